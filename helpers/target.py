@@ -1,0 +1,182 @@
+"""The target: where a chapter's steps take effect. A chapter takes a `Target` and never asks which kind it has."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import ClassVar, Self, cast
+
+from helpers.errors import TutorialError
+
+# Names with a kind of their own; every other name is a Host of the reader's SSH configuration.
+KINDS = {"local": "helpers.target_local:LocalTarget"}
+SSH_KIND = "helpers.target_ssh:SshTarget"
+# Kinds that a later chapter brings: refused by name, so that they aren't taken for SSH hosts.
+PLANNED = {"vm": "chapter 06", "host": "chapter 06"}
+
+
+class Capability(StrEnum):
+    """What a step may need of a target; where it is missing, the step plans instead of acting."""
+
+    DOCKER = "docker"
+    ROOT = "root"
+    SYSTEMD = "systemd"
+    GPU = "gpu"
+    INTERNET = "internet"
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A command that has ended.
+
+    Attributes:
+        argv: The command.
+        returncode: Its exit code.
+        stdout: What it wrote to standard output.
+        stderr: What it wrote to standard error.
+        seconds: How long it took.
+    """
+
+    argv: Sequence[str]
+    returncode: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+
+class Target(ABC):
+    """A machine that commands run on and files are copied to.
+
+    A kind of target is a subclass in a module of its own, named in `KINDS`.
+
+    Args:
+        name: The name that the reader gave: `local`, or a Host of their SSH configuration.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @staticmethod
+    def open(name: str) -> "Target":
+        """Make the target of a name.
+
+        Args:
+            name: `local`, or a `Host` of the reader's SSH configuration.
+
+        Returns:
+            The target; nothing has been started or connected to yet.
+
+        Raises:
+            TutorialError: The name is empty, or of a kind that a later chapter brings.
+        """
+        if name in PLANNED:
+            raise TutorialError(
+                f"The target {name!r} does not exist yet",
+                f"it arrives with {PLANNED[name]}",
+                "use target = 'local', or the name of a Host of your SSH configuration",
+            )
+        if not name or name.startswith("-") or any(c.isspace() for c in name):
+            raise TutorialError(
+                f"{name!r} is not the name of a target", "", "use 'local', or the name of a Host of ~/.ssh/config"
+            )
+        module, _, kind = KINDS.get(name, SSH_KIND).partition(":")
+        return cast(Target, getattr(import_module(module), kind)(name))
+
+    @abstractmethod
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        check: bool = True,
+        timeout: float = 60.0,
+        input: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stream: bool = False,
+    ) -> Completed:
+        """Run a command and wait for it.
+
+        Args:
+            argv: The command as a list; no shell takes part.
+            check: Raise when its exit code is not 0.
+            timeout: Seconds until it is ended and counts as failed.
+            input: Text for its standard input; without it there is none.
+            env: Variables on top of the target's environment.
+            stream: Show its output while it runs.
+
+        Returns:
+            The completed command.
+
+        Raises:
+            TutorialError: It failed, was not found, took too long, or the target could not be reached.
+        """
+
+    @abstractmethod
+    def put(self, local: Path, remote: str) -> None:
+        """Copy a file to the target.
+
+        Args:
+            local: The file here.
+            remote: Its path there; a relative one starts at the home folder.
+
+        Raises:
+            TutorialError: It could not be copied; nothing half-written is left under that name.
+        """
+
+    @abstractmethod
+    def get(self, remote: str, local: Path) -> None:
+        """Copy a file from the target; the counterpart of `put`."""
+
+    @abstractmethod
+    def tunnel(self, remote_port: int, local_port: int = 0) -> AbstractContextManager[int]:
+        """Make a TCP port of the target's loopback address reachable here, while the block runs.
+
+        Args:
+            remote_port: The port on the target.
+            local_port: The port here; 0 takes a free one.
+
+        Returns:
+            A context manager that gives the local port.
+        """
+
+    @abstractmethod
+    def capabilities(self) -> frozenset[Capability]:
+        """Tell what steps may use here."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, str]:
+        """Read what the machine is: system, kernel, architecture, cores, memory, disk, Python."""
+
+    def close(self) -> None:
+        """Let go of connections; what runs on the target goes on."""
+        return None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+
+def failed(target: str, done: Completed, why: str = "", remedy: str = "") -> TutorialError:
+    """Make the error of a command that failed on a target."""
+    return TutorialError(
+        f"{done.argv[0]} failed",
+        why or f"exit code {done.returncode}",
+        remedy or "read what it said, correct the cause and run the cell again",
+        target=target,
+        command=done.argv,
+        output=done.stderr or done.stdout,
+    )
+
+
+@contextmanager
+def opened(name: str) -> Iterator[Target]:
+    """Open a target for a block and close it afterwards."""
+    with Target.open(name) as target:
+        yield target
