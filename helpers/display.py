@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class Report(Protocol):
     """How far something has come: the amount done, and a note."""
 
-    def __call__(self, amount: float, note: str = "") -> None: ...
+    def __call__(self, amount: float, note: str = "") -> None:
+        """Set the amount that is done."""
 
 
 Rows = Sequence[Mapping[str, object]]

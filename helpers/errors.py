@@ -11,7 +11,7 @@ _PATTERNS = (
     (re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"), "***:***"),
     (re.compile(r"(?i)(\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}"), r"\1***"),
     (
-        re.compile(r"(?i)((?:password|passwd|token|secret|api[-_]?key)[\"']?\s*[=:]\s*[\"']?)[^\s\"',;}&]+"),
+        re.compile(r"(?i)((?:password|passwd|token|secret|api[-_]?key)[\"']?\s*[=:]\s*[\"']?)[^\s\"',;}&\\]+"),
         r"\1***",
     ),
 )

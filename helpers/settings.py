@@ -17,6 +17,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="TUTORIAL_", toml_file=ROOT / "tutorial.toml", extra="forbid")
 
+    notebooks: Path = Field(ROOT / "notebooks", description="the notebooks that are the chapters")
     build: Path = Field(ROOT / "_build", description="executed notebooks, run reports and the rendered book")
     state: Path = Field(ROOT / ".tutorial", description="what runs or was made: processes, sandboxes, sockets")
     display: Literal["auto", "live", "html", "text"] = Field("auto", description="how helpers show things")

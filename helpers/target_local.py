@@ -1,4 +1,4 @@
-"""The target `local`: this machine, nothing but Python. What would change the machine is planned."""
+"""The target `local`: this machine, nothing but Python; what would change the machine is planned."""
 
 import os
 import platform

@@ -1,0 +1,21 @@
+"""What `pytest --nbval notebooks` needs, run by itself: text display, and an end to what the notebooks started."""
+
+import os
+
+import pytest
+
+_OWNER = "nbval"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have helpers show plain text, which is what git keeps and nbval compares."""
+    if config.getoption("--nbval"):
+        os.environ.update(TUTORIAL_DISPLAY="text", TUTORIAL_CHAPTER=_OWNER, PYDEVD_DISABLE_FILE_VALIDATION="1")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End what a notebook started, whatever became of its kernel."""
+    if session.config.getoption("--nbval"):
+        from helpers.processes import stop_all
+
+        stop_all(owner=_OWNER)

@@ -1,0 +1,239 @@
+"""The command `tutorial`: doctor, run, book, clean."""
+
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from helpers.errors import TutorialError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from helpers.chapters import Chapter
+    from helpers.runner import Outcome, Run
+
+app = typer.Typer(
+    help="Provision, run, render and undo what the book's chapters do.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+TargetOption = Annotated[
+    str, typer.Option("--target", "-t", help="local, or the name of a Host of your SSH configuration")
+]
+
+
+@app.command()
+def doctor(target: TargetOption = "local") -> None:
+    """Look for every prerequisite: its version, what it is for, and the remedy where it is missing."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from helpers.doctor import examine
+
+    colours = {"ok": "green", "missing": "bold red", "optional": "yellow"}
+    table = Table("prerequisite", "found", "for", "state", "remedy", title=f"target {target}", title_justify="left")
+    with Console(stderr=True).status("Looking …"):
+        findings = examine(target)
+    for f in findings:
+        state = f"[{colours[f.state]}]{f.state}[/]"
+        table.add_row(f.name, f.found or "—", f.purpose, state, "" if f.found else f.remedy)
+    Console().print(table)
+    missing = [f.name for f in findings if f.state == "missing"]
+    if missing:
+        raise TutorialError(f"Missing for the target {target}: {', '.join(missing)}", "", "see the remedies above")
+
+
+@app.command()
+def run(
+    chapter: Annotated[list[str] | None, typer.Argument(help="numbers or names, e.g. 01 ssh; none means all")] = None,
+    target: TargetOption = "local",
+    first: Annotated[str, typer.Option("--from", help="leave out the chapters before this one")] = "",
+    param: Annotated[list[str] | None, typer.Option(help="a notebook's parameter, NAME=VALUE; repeatable")] = None,
+    reuse: Annotated[bool, typer.Option("--reuse", help="skip chapters unchanged since their last green run")] = False,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="write the text outputs of this run into the notebooks")
+    ] = False,
+) -> None:
+    """Run chapters headless; keep the executed notebooks and a report."""
+    from helpers import chapters
+    from helpers.notebook_outputs import refresh as write_outputs
+
+    chosen = chapters.select(chapter or [], first)
+    if refresh and (target != "local" or param):
+        raise TutorialError("Git keeps the outputs of a plain local run", "", "leave --target and --param out")
+    result = _watched(chosen, target, _parameters(param or []), reuse, "text" if refresh else "html")
+    _summary(result)
+    if refresh and result.good:
+        for c in chosen:
+            changed = write_outputs(c.path, result.folder / c.path.name)
+            typer.echo(f"{c.name}: {'refreshed' if changed else 'unchanged'}")
+    raise typer.Exit(0 if result.good else 1)
+
+
+@app.command()
+def book(
+    fresh: Annotated[bool, typer.Option("--fresh", help="run every chapter again, changed or not")] = False,
+) -> None:
+    """Run every chapter that has changed on the target local, and render the book from the executed copies."""
+    from rich.console import Console
+
+    from helpers import chapters
+    from helpers.book import render
+
+    result = _watched(chapters.select(), "local", {}, not fresh, "html")
+    _summary(result)
+    with Console(stderr=True).status("Rendering the book …"):
+        page = render(fresh=fresh) / "index.html"
+    typer.echo(f"\nThe book: {page}\nRead it in the browser:  make serve")
+    raise typer.Exit(0 if result.good else 1)
+
+
+@app.command()
+def serve(port: Annotated[int, typer.Option(help="port on this machine", min=1, max=65535)] = 8000) -> None:
+    """Serve the rendered book on this machine, until Ctrl-C."""
+    import functools
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+    from helpers.book import html_folder
+    from helpers.processes import require_free
+
+    if not (html_folder() / "index.html").exists():
+        raise TutorialError("There is no book yet", "", "make book")
+    require_free(port, "serving the book")
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(html_folder()))
+    with ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+        typer.echo(f"The book: http://localhost:{port}  (Ctrl-C ends this)")
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            typer.echo("")
+
+
+@app.command()
+def clean(
+    target: TargetOption = "local",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="don't ask")] = False,
+) -> None:
+    """Undo what the tutorial made on a target, and only that; the list comes first."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from helpers.undo import leftovers
+
+    found = leftovers(target)
+    if not found:
+        typer.echo(f"Nothing of the tutorial is left on {target}.")
+        return
+    table = Table("what", "where", title=f"made by the tutorial on {target}", title_justify="left")
+    for item in found:
+        table.add_row(item.what, item.where, style=None)
+    Console().print(table)
+    if not yes and not typer.confirm("Remove these?"):
+        raise typer.Exit(1)
+    for item in found:
+        item.remove()
+        typer.echo(f"removed: {item.what}")
+
+
+def _parameters(words: Sequence[str]) -> dict[str, Any]:
+    import yaml
+
+    parsed = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name.isidentifier():
+            raise TutorialError(f"{word!r} is not NAME=VALUE", "", "write, for example, --param user=ubuntu")
+        parsed[name] = yaml.safe_load(value)
+    return parsed
+
+
+def _watched(chosen: "Sequence[Chapter]", target: str, parameters: dict[str, Any], reuse: bool, display: str) -> "Run":
+    """Run chapters with a table that moves in a terminal, and a line a change elsewhere."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from helpers import runner
+
+    console, said = Console(), dict[str, str]()
+
+    def lines(outcomes: "Sequence[Outcome]") -> None:
+        for o in outcomes:
+            if said.get(o.chapter) != o.state and o.state != "waiting":
+                said[o.chapter] = o.state
+                console.print(f"{o.chapter}: {o.state}" + (f" in {o.seconds:.1f} s" if o.state == "passed" else ""))
+
+    with _interruptible():
+        if not console.is_terminal:
+            return runner.run(chosen, target, parameters, reuse=reuse, display=display, watch=lines)
+        with Live(console=console, transient=True, refresh_per_second=4) as live:
+
+            def draw(outcomes: "Sequence[Outcome]") -> None:
+                live.update(_table(outcomes))
+
+            return runner.run(chosen, target, parameters, reuse=reuse, display=display, watch=draw)
+
+
+def _table(outcomes: "Sequence[Outcome]") -> "Table":
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    colours = {"passed": "green", "same": "green", "failed": "bold red", "skipped": "yellow", "running": "cyan"}
+    table = Table("chapter", "state", "cells", "", "checkpoints", "seconds")
+    for o in outcomes:
+        state = f"[{colours.get(o.state, 'dim')}]{o.state}[/]"
+        bar = ProgressBar(total=o.cells or 1, completed=o.cell, width=20)
+        table.add_row(o.chapter, state, f"{o.cell}/{o.cells}", bar, str(len(o.green)), f"{o.seconds:.1f}")
+    return table
+
+
+def _summary(result: "Run") -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console()
+    console.print(_table(result.outcomes))
+    for o in result.outcomes:
+        if o.state == "failed":
+            what = f"checkpoint “{o.red}” is red" if o.red else "a cell failed"
+            console.print(f"[bold red]{o.chapter}[/]: {escape(what)}: {escape(o.why)}", soft_wrap=True)
+            console.print(f"  everything about it: {o.bundle}", soft_wrap=True, highlight=False)
+            number = o.chapter.partition("_")[0]
+            console.print(f"  go on when it is mended: tutorial run --from {number} --target {result.target}")
+        elif o.state == "skipped":
+            console.print(f"[yellow]{o.chapter}[/]: skipped, {o.why}")
+    console.print(f"report: {result.folder / 'report.json'}", soft_wrap=True, highlight=False)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let SIGTERM end a run as Ctrl-C does: in order, with nothing left running."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def main() -> None:
+    """Run the command; a `TutorialError` is shown as a message and gives exit code 1."""
+    try:
+        app()
+    except TutorialError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted; nothing was left running.\n")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,304 @@
+"""Headless runs: papermill executes the notebooks, each in a process of its own with an outer time limit.
+
+papermill has no outer limit, passes no signal on to its kernel and takes an unknown parameter for a warning; so the
+limit, the ending of processes and the check of parameters are here, outside of it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from helpers import bundle, processes
+from helpers.chapters import Chapter
+from helpers.errors import TutorialError, mask
+from helpers.settings import settings
+
+KEPT_RUNS = 10
+_live: set["subprocess.Popen[str]"] = set()  # ended when the run is interrupted
+
+
+@dataclass
+class Outcome:
+    """How a chapter's run went, and while it runs, how it goes.
+
+    Attributes:
+        chapter: The chapter's name.
+        state: `waiting`, `running`, `passed`, `failed`, `same` (unchanged since a green run) or `skipped`.
+        cell: How many code cells have been executed.
+        cells: How many there are.
+        seconds: How long it took.
+        green: The names of the checkpoints that passed.
+        red: The name of the checkpoint that failed; empty where something else did.
+        why: Why it failed or was skipped.
+        bundle: The folder of the failure bundle.
+        notebook: The executed copy.
+    """
+
+    chapter: str
+    state: str = "waiting"
+    cell: int = 0
+    cells: int = 0
+    seconds: float = 0.0
+    green: list[str] = field(default_factory=list)
+    red: str = ""
+    why: str = ""
+    bundle: str = ""
+    notebook: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Whether the chapter is green, now or by an unchanged earlier run."""
+        return self.state in ("passed", "same")
+
+
+@dataclass
+class Run:
+    """A headless run of some chapters.
+
+    Attributes:
+        target: The target's name.
+        folder: Where the executed notebooks, logs, bundles and `report.json` are.
+        outcomes: One a chapter, in their order.
+    """
+
+    target: str
+    folder: Path
+    outcomes: list[Outcome]
+
+    @property
+    def good(self) -> bool:
+        """Whether every chapter is green."""
+        return all(o.good for o in self.outcomes)
+
+
+def executed_folder(target: str) -> Path:
+    """Give the folder of the newest executed copies, from which the book is rendered."""
+    return settings().build / "executed" / target
+
+
+def run(
+    chosen: Sequence[Chapter],
+    target: str = "local",
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    reuse: bool = False,
+    display: str = "html",
+    watch: Callable[[Sequence[Outcome]], None] = lambda outcomes: None,
+) -> Run:
+    """Execute chapters headless; those that don't depend on each other, some at the same time.
+
+    Args:
+        chosen: The chapters, in their order.
+        target: The target's name.
+        parameters: Values for the notebooks' parameters; each goes to the chapters that have it.
+        reuse: Take a chapter as it is when nothing that it depends on has changed since its last green run.
+        display: How helpers show things: `html`, or `text` for the outputs that git keeps.
+        watch: Called a few times a second with the state of all.
+
+    Returns:
+        The run; its report is written. A chapter that fails stops only those that come after it by `after`.
+
+    Raises:
+        TutorialError: A parameter is one that none of the chapters has; nothing has run then.
+    """
+    wanted = _parameters(chosen, target, dict(parameters or {}))
+    started = datetime.now(UTC)
+    folder = settings().build / "runs" / f"{started:%Y%m%dT%H%M%S.%f}-{target}"
+    folder.mkdir(parents=True)
+    outcomes = {c.name: Outcome(c.name) for c in chosen}
+    result = Run(target, folder, list(outcomes.values()))
+    try:
+        _schedule(
+            chosen,
+            outcomes,
+            lambda c: _chapter(c, target, wanted[c.name], folder, outcomes[c.name], reuse, display),
+            watch,
+        )
+    finally:
+        report = {"target": target, "started": started.isoformat(), "chapters": [asdict(o) for o in result.outcomes]}
+        processes.write_atomically(folder / "report.json", json.dumps(report, indent=2) + "\n")
+        _forget_old_runs(folder.parent)
+    return result
+
+
+def _forget_old_runs(folder: Path) -> None:
+    import shutil
+
+    for old in sorted(p for p in folder.iterdir() if p.is_dir())[:-KEPT_RUNS]:
+        shutil.rmtree(old)
+
+
+def _parameters(chosen: Sequence[Chapter], target: str, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Give each chapter the parameters that it has; without any, papermill adds no cell."""
+    from papermill.inspection import _infer_parameters
+    from papermill.iorw import load_notebook_node
+
+    known: dict[str, set[str]] = {}
+    for chapter in chosen:
+        known[chapter.name] = {p.name for p in _infer_parameters(load_notebook_node(str(chapter.path)))}
+    unknown = sorted(set(given) - set().union(*known.values()))
+    if unknown:
+        names = ", ".join(f"{c}: {', '.join(sorted(p)) or 'none'}" for c, p in known.items())
+        raise TutorialError(
+            f"No chosen chapter has the parameter {', '.join(unknown)}", "", f"these have — {names}", target=target
+        )
+    every = {**given, **({"target": target} if target != "local" else {})}
+    return {name: {k: v for k, v in every.items() if k in names} for name, names in known.items()}
+
+
+def _schedule(
+    chosen: Sequence[Chapter],
+    outcomes: Mapping[str, Outcome],
+    execute: Callable[[Chapter], None],
+    watch: Callable[[Sequence[Outcome]], None],
+) -> None:
+    waiting, going = list(chosen), dict[Future[None], str]()
+    with ThreadPoolExecutor(settings().parallel) as pool, _ending_all_on_interrupt():
+        while waiting or going:
+            for chapter in list(waiting):
+                before = [outcomes[name] for name in chapter.after if name in outcomes]
+                red = next((o for o in before if o.state in ("failed", "skipped")), None)
+                if red:
+                    outcomes[chapter.name].state, outcomes[chapter.name].why = "skipped", f"it needs {red.chapter}"
+                elif len(going) == settings().parallel or not all(o.good for o in before):
+                    continue
+                else:
+                    outcomes[chapter.name].state = "running"
+                    going[pool.submit(execute, chapter)] = chapter.name
+                waiting.remove(chapter)
+            done, _ = wait(going, timeout=0.25, return_when=FIRST_COMPLETED)
+            for future in done:
+                del going[future]
+                future.result()
+            watch(list(outcomes.values()))
+
+
+@contextmanager
+def _ending_all_on_interrupt() -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        for child in list(_live):
+            _end(child)
+        raise
+
+
+def _chapter(
+    chapter: Chapter,
+    target: str,
+    parameters: Mapping[str, Any],
+    folder: Path,
+    outcome: Outcome,
+    reuse: bool,
+    display: str,
+) -> None:
+    kept = executed_folder(target)
+    record, copy = kept / f"{chapter.name}.json", kept / chapter.path.name
+    fingerprint = chapter.fingerprint(target, {**parameters, "display": display})
+    if reuse and copy.exists() and record.exists():
+        saved = json.loads(record.read_text(encoding="utf-8"))
+        if saved["fingerprint"] == fingerprint:
+            outcome.__dict__.update({**saved["outcome"], "state": "same"})
+            return
+    started = time.monotonic()
+    outcome.notebook = str(folder / chapter.path.name)
+    _execute(chapter, target, parameters, folder, outcome, display)
+    outcome.seconds = round(time.monotonic() - started, 1)
+    if display != "html":
+        return
+    kept.mkdir(parents=True, exist_ok=True)
+    record.unlink(missing_ok=True)
+    executed = Path(outcome.notebook)
+    if executed.exists():
+        processes.write_atomically(copy, executed.read_text(encoding="utf-8"))
+    if outcome.good:
+        saved = {"fingerprint": fingerprint, "outcome": asdict(outcome)}
+        processes.write_atomically(record, json.dumps(saved, indent=2) + "\n")
+
+
+def _execute(
+    chapter: Chapter, target: str, parameters: Mapping[str, Any], folder: Path, outcome: Outcome, display: str
+) -> None:
+    log, checkpoints = folder / f"{chapter.name}.log", folder / f"{chapter.name}.checkpoints.jsonl"
+    job = {"source": str(chapter.path), "output": outcome.notebook, "parameters": parameters}
+    environment = {
+        "TUTORIAL_DISPLAY": display,
+        "TUTORIAL_CHAPTER": chapter.name,
+        "TUTORIAL_CHECKPOINTS": str(checkpoints),
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    with log.open("w", encoding="utf-8") as errors:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "helpers.papermill_job", json.dumps(job)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
+        limit = threading.Timer(settings().notebook_timeout, _end, (child, outcome))
+        limit.start()
+        _live.add(child)
+        try:
+            assert child.stdout is not None  # noqa: S101 - a pipe was asked for
+            for line in child.stdout:
+                outcome.cell, outcome.cells = json.loads(line)
+            child.wait()
+        finally:
+            limit.cancel()
+            _live.discard(child)
+            state = processes.running(target, chapter.name)
+            _end(child)
+    _read_checkpoints(checkpoints, outcome)
+    if child.returncode == 0:
+        outcome.state = "passed"
+    else:
+        outcome.state = "failed"
+        outcome.why = mask(outcome.why or _last_error(log))
+        outcome.bundle = str(bundle.make(folder / f"{chapter.name}-failure", target, outcome.notebook, log, state))
+    processes.stop_all(target, chapter.name)
+
+
+def _end(child: "subprocess.Popen[str]", outcome: Outcome | None = None) -> None:
+    """End papermill and its kernel, which leads a session of its own; recorded processes are ended later."""
+    if outcome is not None:
+        outcome.why = f"it took longer than {settings().notebook_timeout} s (setting notebook_timeout)"
+    try:
+        parent = psutil.Process(child.pid)
+        kernels = [p for p in parent.children(recursive=True) if "ipykernel_launcher" in " ".join(p.cmdline())]
+    except psutil.NoSuchProcess:
+        return
+    for process in [parent, *kernels]:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            pass
+    child.wait()
+
+
+def _read_checkpoints(path: Path, outcome: Outcome) -> None:
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        row = json.loads(line)
+        if row["passed"]:
+            outcome.green.append(row["name"])
+        else:
+            outcome.red, outcome.why = row["name"], outcome.why or row["why"]
+
+
+def _last_error(log: Path) -> str:
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "it ended without a word"

@@ -1,0 +1,40 @@
+"""What the tutorial has made on a target, and how to take it away again: `tutorial clean`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+from helpers import processes
+
+# Modules of chapters that leave something behind; each has `leftovers(target) -> list[Leftover]`.
+CHAPTER_MODULES = ("helpers.forwarder_local", "helpers.ssh")
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """One thing that the tutorial made.
+
+    Attributes:
+        what: What it is, in a few words.
+        where: Its path, process id or address.
+        remove: Takes it away; doing so twice does no harm.
+    """
+
+    what: str
+    where: str
+    remove: Callable[[], None]
+
+
+def leftovers(target: str) -> list[Leftover]:
+    """List what the tutorial made for a target, in the order in which it is to be removed.
+
+    Args:
+        target: The target's name.
+
+    Returns:
+        Running processes first, the youngest first, then what the chapters name.
+    """
+    found = [Leftover(f"process {p.name}", f"process id {p.pid}", p.stop) for p in reversed(processes.running(target))]
+    for module in CHAPTER_MODULES:
+        found += import_module(module).leftovers(target)
+    return found

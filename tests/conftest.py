@@ -1,0 +1,55 @@
+"""What all tests share: the order of the tiers, required parts, a state folder of one's own."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from helpers import doctor, processes
+from helpers.settings import settings
+
+_TIERS = ("unit", "component", "e2e")
+_PARTS = {
+    "docker": (doctor.docker_engine, "no Docker engine answers"),
+    "chromium": (doctor.chromium, "no Chromium on PATH"),
+}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the fast tests first, and refuse a test without a tier: `make test` would never run it."""
+    tests = [item for item in items if isinstance(item, pytest.Function)]  # cells of notebooks keep their order
+    for item in tests:
+        tiers = [t for t in _TIERS if item.get_closest_marker(t)]
+        if len(tiers) != 1:
+            raise pytest.UsageError(f"{item.nodeid} needs exactly one of the markers {', '.join(_TIERS)}")
+    if len(tests) == len(items):
+        items.sort(key=lambda item: next(i for i, t in enumerate(_TIERS) if item.get_closest_marker(t)))
+
+
+@pytest.fixture(scope="session")
+def require() -> Callable[[str], str]:
+    """Give a function that skips a test where a part is missing; TUTORIAL_REQUIRE makes that a failure."""
+
+    def part(name: str) -> str:
+        look, reason = _PARTS[name]
+        found = look()
+        if not found and name in settings().require.split(","):
+            pytest.fail(f"TUTORIAL_REQUIRE names {name}, but {reason}")
+        if not found:
+            pytest.skip(reason)
+        return found
+
+    return part
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Give the helpers a state and a build folder of the test's own; what still runs in the end is stopped."""
+    monkeypatch.setenv("TUTORIAL_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("TUTORIAL_BUILD", str(tmp_path / "build"))
+    settings.cache_clear()
+    yield tmp_path
+    for folder in (tmp_path / "state").glob("*"):
+        processes.stop_all(folder.name)
+    settings.cache_clear()
