@@ -22,8 +22,17 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _target(name: str) -> str:
+    from helpers.target import valid_name
+
+    return valid_name(name)
+
+
 TargetOption = Annotated[
-    str, typer.Option("--target", "-t", help="local, or the name of a Host of your SSH configuration")
+    str,
+    typer.Option("--target", "-t", callback=_target, help="local, or the name of a Host of your SSH configuration"),
 ]
 
 

@@ -1,5 +1,6 @@
 """The target: where a chapter's steps take effect. A chapter takes a `Target` and never asks which kind it has."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -17,6 +18,31 @@ KINDS = {"local": "helpers.target_local:LocalTarget"}
 SSH_KIND = "helpers.target_ssh:SshTarget"
 # Kinds that a later chapter brings: refused by name, so that they aren't taken for SSH hosts.
 PLANNED = {"vm": "chapter 06", "host": "chapter 06"}
+
+
+def valid_name(name: str) -> str:
+    """Make sure that a target can have this name; it becomes an argument of ssh and part of paths.
+
+    Args:
+        name: `local`, or a `Host` of the reader's SSH configuration.
+
+    Returns:
+        The name.
+
+    Raises:
+        TutorialError: It is empty, holds other characters than a host alias has, or a later chapter brings its kind.
+    """
+    if name in PLANNED:
+        raise TutorialError(
+            f"The target {name!r} does not exist yet",
+            f"it arrives with {PLANNED[name]}",
+            "use target = 'local', or the name of a Host of your SSH configuration",
+        )
+    if not re.fullmatch(r"\w[\w.@:+-]*", name):
+        raise TutorialError(
+            f"{name!r} is not the name of a target", "", "use 'local', or the name of a Host of ~/.ssh/config"
+        )
+    return name
 
 
 class Capability(StrEnum):
@@ -75,16 +101,7 @@ class Target(ABC):
         Raises:
             TutorialError: The name is empty, or of a kind that a later chapter brings.
         """
-        if name in PLANNED:
-            raise TutorialError(
-                f"The target {name!r} does not exist yet",
-                f"it arrives with {PLANNED[name]}",
-                "use target = 'local', or the name of a Host of your SSH configuration",
-            )
-        if not name or name.startswith("-") or any(c.isspace() for c in name):
-            raise TutorialError(
-                f"{name!r} is not the name of a target", "", "use 'local', or the name of a Host of ~/.ssh/config"
-            )
+        valid_name(name)
         module, _, kind = KINDS.get(name, SSH_KIND).partition(":")
         return cast(Target, getattr(import_module(module), kind)(name))
 
