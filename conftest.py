@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from nbval.plugin import IPyNbCell
 
 _OWNER = "nbval"
 
@@ -11,6 +12,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """Have helpers show plain text, which is what git keeps and nbval compares."""
     if config.getoption("--nbval"):
         os.environ.update(TUTORIAL_DISPLAY="text", TUTORIAL_CHAPTER=_OWNER, PYDEVD_DISABLE_FILE_VALIDATION="1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have nbval compare every cell: git keeps no execution counts, and nbval passes over a cell without one."""
+    for item in items:
+        if isinstance(item, IPyNbCell):
+            item.cell.execution_count = item.cell.execution_count or 1
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

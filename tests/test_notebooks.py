@@ -134,7 +134,7 @@ def test_the_policy_strips_what_differs_from_run_to_run(tmp_path: Path) -> None:
     image = nbformat.v4.new_output("display_data", {"text/plain": "a plot", "image/png": "aGk=", "text/html": "<p>"})
     error = nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=[])
     notebook.cells = [
-        nbformat.v4.new_code_cell("1", id="a", outputs=[image], execution_count=3, metadata={"execution": {"t": 1}}),
+        nbformat.v4.new_code_cell("1", id="a", outputs=[image], execution_count=3, metadata={"execution": {"t": "1"}}),
         nbformat.v4.new_code_cell("2", id="b", outputs=[image], metadata={"tags": [notebook_outputs.VARIES]}),
     ]
     path = tmp_path / "n.ipynb"
