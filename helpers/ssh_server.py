@@ -1,0 +1,84 @@
+"""An SSH server on a loopback port that plays the cloud VM on the target `local`: `python -m helpers.ssh_server`.
+
+It accepts one key, runs commands for real as the user who started it, in a sandbox home, serves SFTP and forwards to
+loopback addresses (https://asyncssh.readthedocs.io/en/latest/#server-examples).
+"""
+
+import argparse
+import asyncio
+import signal
+from pathlib import Path
+
+import asyncssh
+
+
+class LoopbackServer(asyncssh.SSHServer):
+    """Public keys only; tunnels lead to this machine only."""
+
+    def begin_auth(self, username: str) -> bool:
+        """Ask everyone for a key."""
+        return True
+
+    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:
+        """Allow `ssh -L` and `ssh -J` to loopback addresses."""
+        return dest_host in ("localhost", "127.0.0.1", "::1")
+
+
+async def run_command(process: "asyncssh.SSHServerProcess[bytes]", home: Path) -> None:
+    """Run a client's command, or a shell that reads commands, and hand its streams and exit code through."""
+    command = process.command
+    argv = ["/bin/sh", "-c", command] if command else ["/bin/sh"]
+    environment = {"HOME": str(home), "PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "USER": home.name}
+    child = await asyncio.create_subprocess_exec(
+        *argv,
+        cwd=home,
+        env=environment,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr)
+        code = await child.wait()
+        await process.stdout.drain()
+        process.exit(code if code >= 0 else 128 - code)
+    except (asyncssh.Error, OSError):
+        pass
+    finally:
+        if child.returncode is None:
+            child.kill()
+
+
+async def serve(port: int, home: Path, host_key: Path, authorized_keys: Path) -> None:
+    """Serve until SIGTERM."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    server = await asyncssh.create_server(
+        LoopbackServer,
+        "127.0.0.1",
+        port,
+        server_host_keys=[str(host_key)],
+        authorized_client_keys=str(authorized_keys),
+        process_factory=lambda process: run_command(process, home),
+        sftp_factory=lambda channel: asyncssh.SFTPServer(channel),
+        encoding=None,
+        login_timeout=20,
+    )
+    async with server:
+        await stop.wait()
+
+
+def main() -> None:
+    """Read the arguments and serve."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--port", type=int, required=True, help="TCP port on 127.0.0.1")
+    parser.add_argument("--home", type=Path, required=True, help="folder that commands run in")
+    parser.add_argument("--host-key", type=Path, required=True, help="the server's private key")
+    parser.add_argument("--authorized-keys", type=Path, required=True, help="public keys that may log in")
+    words = parser.parse_args()
+    asyncio.run(serve(words.port, words.home, words.host_key, words.authorized_keys))
+
+
+if __name__ == "__main__":
+    main()
