@@ -385,7 +385,7 @@ def key_fingerprint(path: Path) -> str:
 
 def runtime_folder() -> Path:
     """Give a short private folder for control sockets: their paths may have at most 104 bytes (unix(7))."""
-    folder = Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp") / f"tutorial-{os.getuid()}"  # noqa: S108 - made private below
+    folder = Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp") / f"tutorial-{os.getuid()}"  # noqa: S108
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o077:
         raise TutorialError(f"{folder} is not private", "someone else made it", f"remove it: rm -r {folder}")

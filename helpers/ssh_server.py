@@ -6,7 +6,9 @@ loopback addresses (https://asyncssh.readthedocs.io/en/latest/#server-examples).
 
 import argparse
 import asyncio
+import os
 import signal
+import subprocess
 from pathlib import Path
 
 import asyncssh
@@ -29,29 +31,25 @@ async def run_command(process: "asyncssh.SSHServerProcess[bytes]", home: Path) -
     command = process.command
     argv = ["/bin/sh", "-c", command] if command else ["/bin/sh"]
     environment = {"HOME": str(home), "PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "USER": home.name}
-    child = await asyncio.create_subprocess_exec(
-        *argv,
-        cwd=home,
-        env=environment,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr)
-        code = await child.wait()
-        await process.stdout.drain()
-        process.exit(code if code >= 0 else 128 - code)
-    except (asyncssh.Error, OSError):
-        pass
-    finally:
-        if child.returncode is None:
-            child.kill()
+    pipe = subprocess.PIPE
+    # Popen and not asyncio's: the loop may close the streams of a quick child before they are redirected.
+    with subprocess.Popen(  # noqa: ASYNC220
+        argv, cwd=home, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
+    ) as child:
+        try:
+            await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr)
+            await process.stdout.drain()
+            await process.stderr.drain()
+            code = await asyncio.to_thread(child.wait)
+            process.exit(code if code >= 0 else 128 - code)
+        finally:
+            if child.poll() is None:
+                child.kill()
 
 
 async def serve(port: int, home: Path, host_key: Path, authorized_keys: Path) -> None:
     """Serve until SIGTERM."""
+    os.chdir(home)  # SFTP's relative paths start here
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     server = await asyncssh.create_server(
@@ -61,7 +59,7 @@ async def serve(port: int, home: Path, host_key: Path, authorized_keys: Path) ->
         server_host_keys=[str(host_key)],
         authorized_client_keys=str(authorized_keys),
         process_factory=lambda process: run_command(process, home),
-        sftp_factory=lambda channel: asyncssh.SFTPServer(channel),
+        sftp_factory=True,
         encoding=None,
         login_timeout=20,
     )
@@ -77,7 +75,9 @@ def main() -> None:
     parser.add_argument("--host-key", type=Path, required=True, help="the server's private key")
     parser.add_argument("--authorized-keys", type=Path, required=True, help="public keys that may log in")
     words = parser.parse_args()
-    asyncio.run(serve(words.port, words.home, words.host_key, words.authorized_keys))
+    asyncio.run(
+        serve(words.port, words.home.resolve(), words.host_key.resolve(), words.authorized_keys.resolve())
+    )
 
 
 if __name__ == "__main__":

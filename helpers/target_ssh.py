@@ -22,7 +22,7 @@ echo "systemd=$(test -d /run/systemd/system && echo yes)"; echo "gpu=$(nvidia-sm
 
 
 class SshTarget(Target):
-    """A machine behind a `Host` of an SSH configuration, over one multiplexed connection (ssh_config(5), ControlMaster).
+    """A machine behind a `Host` of an SSH configuration, over one multiplexed connection (ControlMaster).
 
     Args:
         name: The Host.
