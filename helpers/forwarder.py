@@ -151,7 +151,7 @@ def request_forwarder_route(
 
 
 class Forwarder:
-    """The Forwarder as notebooks use it: one method a route, results without their envelope, errors that say what to do.
+    """The Forwarder as notebooks use it: one method a route, results without their envelope, clear errors.
 
     Args:
         address: Host name or IP address of the frontend.
@@ -302,7 +302,7 @@ class Forwarder:
     def metric(self, name: str, target: str = "backend", **labels: str) -> float:
         """Give the sum of a metric's samples that have these labels; 0 where there is none."""
         return sum(
-            sample["value"]
+            float(sample["value"])
             for sample in self.metrics(target)
             if sample["name"] == name and labels.items() <= sample["labels"].items()
         )

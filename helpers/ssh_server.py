@@ -26,6 +26,14 @@ class LoopbackServer(asyncssh.SSHServer):
         return dest_host in ("localhost", "127.0.0.1", "::1")
 
 
+class Files(asyncssh.SFTPServer):
+    """SFTP in the sandbox home; a session ends with exit status 0, which `scp` over a shared connection waits for."""
+
+    def exit(self) -> None:
+        """Tell the client that all went well."""
+        self.channel.exit(0)
+
+
 async def run_command(process: "asyncssh.SSHServerProcess[bytes]", home: Path) -> None:
     """Run a client's command, or a shell that reads commands, and hand its streams and exit code through."""
     command = process.command
@@ -33,11 +41,12 @@ async def run_command(process: "asyncssh.SSHServerProcess[bytes]", home: Path) -
     environment = {"HOME": str(home), "PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "USER": home.name}
     pipe = subprocess.PIPE
     # Popen and not asyncio's: the loop may close the streams of a quick child before they are redirected.
-    with subprocess.Popen(  # noqa: ASYNC220
+    with subprocess.Popen(
         argv, cwd=home, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
     ) as child:
         try:
-            await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr)
+            # The end of the streams goes out with the exit status: a shared connection would drop a later one.
+            await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr, send_eof=False)
             await process.stdout.drain()
             await process.stderr.drain()
             code = await asyncio.to_thread(child.wait)
@@ -59,7 +68,7 @@ async def serve(port: int, home: Path, host_key: Path, authorized_keys: Path) ->
         server_host_keys=[str(host_key)],
         authorized_client_keys=str(authorized_keys),
         process_factory=lambda process: run_command(process, home),
-        sftp_factory=True,
+        sftp_factory=Files,
         encoding=None,
         login_timeout=20,
     )
@@ -75,9 +84,7 @@ def main() -> None:
     parser.add_argument("--host-key", type=Path, required=True, help="the server's private key")
     parser.add_argument("--authorized-keys", type=Path, required=True, help="public keys that may log in")
     words = parser.parse_args()
-    asyncio.run(
-        serve(words.port, words.home.resolve(), words.host_key.resolve(), words.authorized_keys.resolve())
-    )
+    asyncio.run(serve(words.port, words.home.resolve(), words.host_key.resolve(), words.authorized_keys.resolve()))
 
 
 if __name__ == "__main__":

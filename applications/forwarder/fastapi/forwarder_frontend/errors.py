@@ -91,9 +91,8 @@ def invalid(problems: Sequence[FieldProblem]) -> ForwarderError:
     )
 
 
-def _validation(_: Request, error: Exception) -> JSONResponse:
+def _validation(_: Request, error: RequestValidationError) -> JSONResponse:
     """Answer 404 for a wrong route value, 422 for everything else. The refused values are not repeated: secrets."""
-    assert isinstance(error, RequestValidationError)
     problems = []
     for item in error.errors():
         place: tuple[Any, ...] = tuple(item["loc"])
@@ -107,8 +106,7 @@ def _validation(_: Request, error: Exception) -> JSONResponse:
     return invalid(problems).answer()
 
 
-def _http(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
+def _http(request: Request, error: HTTPException) -> JSONResponse:
     if error.status_code == 404:
         why, remedy = f"{request.url.path[:128]} is no route of the Forwarder", "/docs lists the routes"
     elif error.status_code == 405:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated, Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -16,7 +16,7 @@ _HOST_LABEL = re.compile(r"[A-Za-z0-9_]([-A-Za-z0-9_]{0,61}[A-Za-z0-9_])?", re.A
 MASK = "********"
 
 
-class Mode(str, Enum):
+class Mode(StrEnum):
     """What to do with the configuration."""
 
     init = "init"
@@ -25,14 +25,14 @@ class Mode(str, Enum):
     reset = "reset"
 
 
-class TaskType(str, Enum):
+class TaskType(StrEnum):
     """What to tell of a task."""
 
     status = "status"
     result = "result"
 
 
-class OrchType(str, Enum):
+class OrchType(StrEnum):
     """What to do with a workflow."""
 
     submit = "submit"
@@ -41,7 +41,7 @@ class OrchType(str, Enum):
     cancel = "cancel"
 
 
-class ForwType(str, Enum):
+class ForwType(StrEnum):
     """What to do with forwards. The enum name is part of the wire contract."""
 
     import_ = "import"
@@ -50,7 +50,7 @@ class ForwType(str, Enum):
     cancel = "cancel"
 
 
-class ArtiType(str, Enum):
+class ArtiType(StrEnum):
     """Which artifact to fetch."""
 
     logs = "logs"
@@ -90,7 +90,7 @@ class Configuration(BaseModel):
     auth_version: str = _setting("Version of OpenStack's Identity API", "3")
 
     @classmethod
-    def keys(cls) -> list[str]:
+    def wire_names(cls) -> list[str]:
         """Return the ten keys as they are written on the wire."""
         return [_hyphenated(name) for name in cls.model_fields]
 
@@ -101,7 +101,7 @@ class Configuration(BaseModel):
 
 def masked(configuration: Mapping[str, str]) -> dict[str, str]:
     """Return a copy of the configuration that is safe to show: no token, no password or signature in the address."""
-    shown = {key: configuration.get(key, "") for key in Configuration.keys()}
+    shown = {key: configuration.get(key, "") for key in Configuration.wire_names()}
     shown["pre-auth-token"] = MASK
     try:
         parts = urlsplit(shown["pre-auth-url"])

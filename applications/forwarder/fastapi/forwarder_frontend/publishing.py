@@ -83,7 +83,7 @@ class Publisher:
     """
 
     def __init__(self, settings: Settings, client: Celery) -> None:
-        """Prepare the thread; `start` starts it."""
+        """Prepare connections; none is opened yet."""
         self._place = settings.redis_place
         self._client = client
         self._redis: Any = redis.Redis(
@@ -99,20 +99,21 @@ class Publisher:
             retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
         )
         self._queue: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
         self._withdrawn: dict[str, Request] = {}
         self._accept = self._withdraw = ""
 
     def start(self) -> None:
         """Start the thread; call it on the event loop."""
-        self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, args=(loop,), name="publisher", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Let the thread finish what waits, then end it."""
         self._queue.put(None)
-        self._thread.join(timeout=3)
+        if self._thread:
+            self._thread.join(timeout=3)
         with contextlib.suppress(Exception):
             self._redis.close()
             self._client.close()
@@ -127,11 +128,11 @@ class Publisher:
         Raises:
             ForwarderError: 503 when Redis does not take it within the deadline.
         """
-        assert self._loop is not None
-        request.future = self._loop.create_future()
+        loop = asyncio.get_running_loop()
+        request.future = loop.create_future()
         request.deadline = time.monotonic() + DEADLINE_SECONDS
         self._queue.put(request)
-        timer = self._loop.call_later(DEADLINE_SECONDS, self._give_up, request)
+        timer = loop.call_later(DEADLINE_SECONDS, self._give_up, request)
         try:
             return await request.future
         except (RedisError, OSError, TimeoutError) as error:
@@ -148,7 +149,7 @@ class Publisher:
         if request.future and not request.future.done():
             request.future.set_exception(TimeoutError("deadline"))
 
-    def _run(self) -> None:
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         """Take what waits, deal with it, tell the event loop, again and again."""
         while True:
             batch = self._take()
@@ -160,9 +161,8 @@ class Publisher:
                 # Kombu wraps what Redis says in its own errors; to the client all of them mean: not now.
                 logger.warning("Publishing failed: %s", type(error).__name__)
                 results = [(request, ConnectionError(str(error))) for request in batch]
-            assert self._loop is not None
             with contextlib.suppress(RuntimeError):  # the loop is gone: nobody waits any more
-                self._loop.call_soon_threadsafe(self._tell, results)
+                loop.call_soon_threadsafe(self._tell, results)
 
     def _take(self) -> list[Request] | None:
         first = self._queue.get()
@@ -182,8 +182,7 @@ class Publisher:
     @staticmethod
     def _tell(results: list[tuple[Request, Any]]) -> None:
         for request, result in results:
-            assert request.future is not None
-            if request.future.done():
+            if request.future is None or request.future.done():
                 continue
             if isinstance(result, Exception):
                 request.future.set_exception(result)

@@ -56,7 +56,7 @@ class Settings:
             redis_port=env.port("REDIS_PORT", 6379),
             redis_db=env.integer("REDIS_DB", 0, 0, 1_000_000),
             redis_password=env.text("REDIS_PASSWORD", ""),
-            host=env.text("FASTAPI_HOST", "0.0.0.0"),
+            host=env.text("FASTAPI_HOST", "0.0.0.0"),  # noqa: S104 - a pod's server is asked from outside
             port=env.port("FASTAPI_PORT", 7600),
             log_folder=Path(env.text("LOG_FOLDER", "logs")),
             token=token,

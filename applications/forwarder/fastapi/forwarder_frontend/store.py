@@ -81,11 +81,11 @@ class Store:
 
     async def set_configuration(self, values: Mapping[str, str]) -> None:
         """Replace the configuration."""
-        async with self._asking("The configuration was not stored") as client:
-            async with client.pipeline(transaction=True) as pipe:
-                pipe.delete(keys.CONFIG)
-                pipe.hset(keys.CONFIG, mapping=dict(values))
-                await pipe.execute()
+        asking = self._asking("The configuration was not stored")
+        async with asking as client, client.pipeline(transaction=True) as pipe:
+            pipe.delete(keys.CONFIG)
+            pipe.hset(keys.CONFIG, mapping=dict(values))
+            await pipe.execute()
 
     async def update_configuration(self, values: Mapping[str, str]) -> bool:
         """Change some keys; return False when there is no configuration yet."""
