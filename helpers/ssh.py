@@ -235,16 +235,20 @@ class SshConfig:
         if self.ours.exists():
             created = next((x for x in self.ours.read_text(encoding="utf-8").splitlines() if "# created:" in x), "")
         if self.config.exists():
-            lines = self.config.read_bytes().splitlines(keepends=True)
-            rest = b"".join(x for x in lines if x.strip() != self.include.encode())
+            rest = self.original()
             if not rest and "config" in created:
                 self.config.unlink()
-            elif rest != b"".join(lines):
+            elif rest != self.config.read_bytes():
                 self._write(self.config, rest)
         self.ours.unlink(missing_ok=True)
         self.backup.unlink(missing_ok=True)
         if "folder" in created and self.folder.exists() and not any(self.folder.iterdir()):
             self.folder.rmdir()
+
+    def original(self) -> bytes:
+        """Give the reader's file without our line; nothing where there is none."""
+        content = self.config.read_bytes() if self.config.exists() else b""
+        return b"".join(x for x in content.splitlines(keepends=True) if x.strip() != self.include.encode())
 
     def made(self) -> bool:
         """Tell whether something of ours is there."""
@@ -343,6 +347,20 @@ class Endpoint:
         """The Host blocks of both VMs."""
         key = str(self.identity_file)
         return [HostBlock(alias, self.hostname, self.user, key, self.port, self.options) for alias in ALIASES]
+
+
+def resolve_all(place: Endpoint) -> list[dict[str, str]]:
+    """Ask OpenSSH what it makes of both aliases.
+
+    Args:
+        place: Whose configuration.
+
+    Returns:
+        A row an alias, with the keywords that the Host blocks set.
+    """
+    names = ("hostname", "port", "user", "identityfile", "identitiesonly", "serveraliveinterval")
+    answers = {alias: place.config.resolve(alias) for alias in ALIASES}
+    return [{"alias": alias, **{name: seen[name] for name in names}} for alias, seen in answers.items()]
 
 
 def explain(said: str) -> tuple[str, str]:

@@ -1,9 +1,14 @@
 """Chapter 01's machine: a sandbox server on the target `local`, the reader's own VM on every other one."""
 
 import hashlib
+import shutil
 import socket
-from collections.abc import Mapping
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import median
 
 from helpers import display, processes, ssh
 from helpers.errors import TutorialError
@@ -37,6 +42,9 @@ def _sandbox() -> ssh.Endpoint:
     folder = ssh.sandbox_folder()
     home, vm = folder / "laptop", folder / "ubuntu"
     vm.mkdir(parents=True, exist_ok=True, mode=0o700)
+    config = ssh.SshConfig(home).config
+    if not config.exists():  # a configuration as a reader may have one: comment, CRLF, tab, no final line end
+        processes.write_atomically(config, "# my own hosts\r\nHost *.example.org\r\n\tUser me", 0o600)
     key = ssh.make_key(home / ".ssh" / "local-cpouta.pem")
     host_key, authorized = ssh.make_key(folder / "host_key"), folder / "authorized_keys"
     processes.write_atomically(authorized, Path(f"{key}.pub").read_text(encoding="utf-8"), 0o600)
@@ -115,23 +123,157 @@ def provoke(place: ssh.Endpoint) -> list[Mapping[str, object]]:
         cases = {
             "nothing listens on the port": ["-o", "HostName=127.0.0.1", "-o", f"Port={processes.free_port()}"],
             "a machine that never answers": ["-o", "HostName=127.0.0.1", "-o", f"Port={silent.getsockname()[1]}"],
-            "another key": ["-o", "IdentityFile=none", "-i", str(wrong_key), "-o", "IdentityAgent=none"],
+            "another key": [],
             "the machine was replaced": ["-o", f"UserKnownHostsFile={changed}"],
         }
         rows: list[Mapping[str, object]] = []
         for what, options in cases.items():
             argv = ["ssh", *options, "-F", config, "-o", "BatchMode=yes", "-o", "ConnectTimeout=2", alias, "true"]
-            if what == "another key":  # the block's own key must not help: connect past the configuration
-                argv = ["ssh", "-F", "none", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-i", str(wrong_key)]
-                argv += ["-o", "IdentityAgent=none", "-p", str(place.port)]
-                argv += ["-o", f"UserKnownHostsFile={place.home / '.ssh' / 'known_hosts'}"]
-                argv += [f"{place.user}@{place.hostname}", "true"]
+            if what == "another key":  # the block's own key must not help
+                alone = ("-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none", "-i", str(wrong_key))
+                argv = [*past_the_configuration(place, *alone), "true"]
             done = run_here(argv, check=False, timeout=20)
             if done.returncode == 0:
                 raise TutorialError(f"{what}: ssh connected all the same", "", "see `ssh -v`")
             meaning, remedy = ssh.explain(done.stderr)
             rows.append({"provoked": what, "it means": meaning, "what to do": remedy})
     return rows
+
+
+def refusals() -> list[Mapping[str, object]]:
+    """Give bad values to the checks of chapter 01, and collect what they say.
+
+    Returns:
+        A row a value: what was given, why it was refused, what to do.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        good = ssh.make_key(folder / "id")
+        too_open = Path(shutil.copy2(good, folder / "open"))
+        too_open.chmod(0o644)
+        secret = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "correct horse", "-f", str(folder / "locked")]
+        subprocess.run(secret, check=True, capture_output=True, timeout=30)
+        tries: list[tuple[str, Callable[[], object]]] = [
+            ("the host name my_vm!", lambda: ssh.check_host_name("my_vm!")),
+            ("the address 86.50.168", lambda: ssh.check_host_name("86.50.168")),
+            ("the user 'ubuntu; ls'", lambda: ssh.check_user("ubuntu; ls")),
+            ("a key that is not there", lambda: ssh.check_key(folder / "missing")),
+            ("a key that others may read", lambda: ssh.check_key(too_open)),
+            ("a key with a passphrase", lambda: ssh.check_key(folder / "locked")),
+            ("the public key", lambda: ssh.check_key(_private_mode(folder / "id.pub"))),
+        ]
+        return [_refusal(given, attempt, f"{folder}/") for given, attempt in tries]
+
+
+def _private_mode(path: Path) -> Path:
+    path.chmod(0o600)
+    return path
+
+
+def _refusal(given: str, attempt: Callable[[], object], folder: str) -> Mapping[str, object]:
+    try:
+        attempt()
+    except TutorialError as error:
+        said = {"given": given, "refused": error.what, "what to do": error.remedy}
+        return {k: v.replace(folder, "") for k, v in said.items()}
+    return {"given": given, "refused": "no", "what to do": ""}
+
+
+def past_the_configuration(place: ssh.Endpoint, *options: str) -> list[str]:
+    """Give an ssh command to the machine that reads no configuration and offers no key but those in the options."""
+    argv = ["ssh", "-F", "none", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", *options, "-p", str(place.port)]
+    if place.sandbox:
+        argv += ["-o", f"UserKnownHostsFile={place.home / '.ssh' / 'known_hosts'}"]
+    return [*argv, f"{place.user}@{place.hostname}"]
+
+
+def through_agent(place: ssh.Endpoint) -> bool:
+    """Log in with a key that only an agent holds; the agent is one of our own, and ends here.
+
+    Args:
+        place: The machine.
+
+    Returns:
+        Whether it let us in.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        address = f"{folder}/agent"
+        with subprocess.Popen(["ssh-agent", "-D", "-a", address], stdout=subprocess.DEVNULL) as agent:
+            try:
+                while agent.poll() is None and not Path(address).is_socket():
+                    time.sleep(0.02)
+                environment = {"SSH_AUTH_SOCK": address}
+                run_here(["ssh-add", "-q", "-t", "60", str(place.identity_file)], env=environment, timeout=10)
+                login = past_the_configuration(place, "-o", f"IdentityAgent={address}", "-o", "IdentityFile=none")
+                return run_here([*login, "true"], check=False, timeout=20).returncode == 0
+            finally:
+                agent.terminate()
+
+
+def jump(place: ssh.Endpoint) -> str:
+    """Reach a machine behind another one: through `cpouta` to the SSH server on that machine's loopback address.
+
+    Args:
+        place: The machine that both aliases lead to.
+
+    Returns:
+        What `echo` said there.
+    """
+    known_as = f"[{place.hostname}]:{place.port}" if place.port != 22 else place.hostname
+    argv = ["ssh", "-F", str(place.config.config), "-o", "BatchMode=yes", "-J", ssh.ALIASES[0]]
+    argv += ["-o", "HostName=127.0.0.1", "-o", f"HostKeyAlias={known_as}", ssh.ALIASES[1], "echo", "two hops"]
+    return run_here(argv, timeout=30).stdout.strip()
+
+
+def login_times(target: SshTarget, place: ssh.Endpoint, rounds: int = 3) -> dict[str, float]:
+    """Measure a command over a new connection and over the shared one.
+
+    Args:
+        target: The machine.
+        place: The same, for connections of their own.
+        rounds: How often; the median counts.
+
+    Returns:
+        Seconds, by kind of connection: `new` and `shared`.
+    """
+    alone = ["ssh", "-F", str(place.config.config), "-o", "BatchMode=yes", "-S", "none", target.name, "true"]
+    target.run(["true"])
+    times: dict[str, list[float]] = {"new": [], "shared": []}
+    for _ in range(rounds):
+        times["new"].append(run_here(alone, timeout=30).seconds)
+        times["shared"].append(target.run(["true"]).seconds)
+    return {kind: median(seconds) for kind, seconds in times.items()}
+
+
+def undo_restores(place: ssh.Endpoint) -> bool:
+    """Rehearse the undo on a copy of the configuration: put our blocks in, take them out, compare byte for byte.
+
+    Args:
+        place: Whose configuration to copy.
+
+    Returns:
+        Whether the copy is in the end what it was in the beginning.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        copy = ssh.SshConfig(Path(name))
+        copy.folder.mkdir(mode=0o700)
+        original = place.config.original()
+        copy.config.write_bytes(original)
+        copy.config.chmod(0o600)
+        copy.install(place.blocks())
+        copy.remove()
+        return copy.config.read_bytes() == original
+
+
+def close(target: SshTarget, place: ssh.Endpoint) -> None:
+    """End the connection; on `local` end the sandbox too. A configuration of the reader's own stays as it is."""
+    target.close()
+    if place.sandbox:
+        server = processes.find("sshd")
+        if server:
+            server.stop()
+        for leftover in ssh.leftovers("local"):
+            leftover.remove()
 
 
 def show_change(place: ssh.Endpoint) -> None:
