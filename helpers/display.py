@@ -63,16 +63,18 @@ def _in_kernel() -> bool:
     return bool(ipython and getattr(ipython.get_ipython(), "kernel", None) is not None)
 
 
-def show(text: str, html: str = "") -> Any:
+def show(text: str, html: str = "") -> None:
     """Show a text, and its HTML form where there is a front end for it.
 
     Args:
         text: Plain text, the same in every run.
         html: The HTML form; without it the text is shown as it is.
-
-    Returns:
-        In a kernel IPython's display handle, with which the same place can be updated; else None.
     """
+    _show(text, html)
+
+
+def _show(text: str, html: str = "") -> Any:
+    """Show it, and give IPython's display handle, with which the same place can be updated; None in a terminal."""
     shown = _Shown(text, html or f"<pre>{escape(text)}</pre>")
     if _in_kernel():
         from IPython.display import display as ipython_display
@@ -93,7 +95,7 @@ def _table_text(rows: Rows, columns: Sequence[str], title: str) -> str:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(str(row.get(column, "")) for column in columns))
-    console = Console(file=StringIO(), width=110, color_system=None, markup=False, highlight=False)
+    console = Console(file=StringIO(), width=110, color_system=None, markup=False, highlight=False, force_jupyter=False)
     console.print(table, markup=False)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())  # type: ignore[attr-defined]
 
@@ -114,19 +116,16 @@ def _table_html(rows: Rows, columns: Sequence[str], title: str) -> str:
     )
 
 
-def table(rows: Rows, columns: Sequence[str] = (), title: str = "") -> Any:
+def table(rows: Rows, columns: Sequence[str] = (), title: str = "") -> None:
     """Show rows as a table; words of state (ready, failed, …) are coloured.
 
     Args:
         rows: One mapping a row, from column name to value.
         columns: The columns and their order; by default those of the first row.
         title: A line above the table.
-
-    Returns:
-        A handle as `show` gives it.
     """
     columns = columns or (list(rows[0]) if rows else [])
-    return show(_table_text(rows, columns, title), _table_html(rows, columns, title))
+    show(_table_text(rows, columns, title), _table_html(rows, columns, title))
 
 
 @contextmanager
@@ -149,11 +148,12 @@ def live_table(read: Callable[[], Rows], title: str = "", interval: float = 1.0)
         if not force and (mode() != "live" or time.monotonic() - drawn < interval):
             return
         drawn, rows = time.monotonic(), read()
+        columns = list(rows[0]) if rows else []
+        text, html = _table_text(rows, columns, title), _table_html(rows, columns, title)
         if handle is None:
-            handle = table(rows, title=title)
+            handle = _show(text, html)
         else:
-            columns = list(rows[0]) if rows else []
-            handle.update(_Shown(_table_text(rows, columns, title), _table_html(rows, columns, title)))
+            handle.update(_Shown(text, html))
 
     draw()
     try:
