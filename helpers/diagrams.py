@@ -1,0 +1,217 @@
+"""The book's drawings, made at build time as SVG: real text, and right in light and in dark mode.
+
+A drawing is a function that puts boxes, lanes and arrows on a `Sheet`; one is added in a few lines (see `DRAWINGS`).
+Coordinates are in CSS pixels, from the upper left corner.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import drawsvg
+
+from helpers.processes import write_atomically
+
+_LIGHT = "--d-ink:#1b2733;--d-soft:#5a6b7b;--d-line:#7b8b9a;--d-box:#ffffff;--d-lane:#f1f5f8;--d-here:#d8f0ea;--d-edge:#0f766e"
+_DARK = "--d-ink:#e6edf3;--d-soft:#a3b1bf;--d-line:#8496a8;--d-box:#1c2630;--d-lane:#151d25;--d-here:#12403b;--d-edge:#4fd1c0"
+_STYLE = f"""
+.t-drawing{{{_LIGHT};font-family:system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}}
+@media (prefers-color-scheme:dark){{.t-drawing{{{_DARK}}}}}
+html[data-theme="light"] .t-drawing{{{_LIGHT}}}
+html[data-theme="dark"] .t-drawing{{{_DARK}}}
+.t-drawing text{{fill:var(--d-ink);font-size:14px}}
+.t-drawing .soft{{fill:var(--d-soft);font-size:12px}}
+.t-drawing .lane{{fill:var(--d-lane);stroke:var(--d-line);stroke-opacity:.35}}
+.t-drawing .box{{fill:var(--d-box);stroke:var(--d-line);stroke-width:1.2}}
+.t-drawing .here{{fill:var(--d-here);stroke:var(--d-edge);stroke-width:1.6}}
+.t-drawing .planned{{stroke-dasharray:5 4}}
+.t-drawing .arrow{{fill:none;stroke:var(--d-line);stroke-width:1.5}}
+.t-drawing .tip{{fill:var(--d-line);stroke:none}}
+"""
+_TIP = 7.0
+
+Point = tuple[float, float]
+
+
+class Sheet:
+    """A drawing under way.
+
+    Args:
+        width: Its width.
+        height: Its height.
+        title: What it shows; read aloud to who can't see it.
+        description: The same in a sentence or two.
+    """
+
+    def __init__(self, width: int, height: int, title: str, description: str) -> None:
+        self.drawing = drawsvg.Drawing(width, height, role="img", class_="t-drawing", id_prefix="d")
+        self.drawing.append(drawsvg.Raw(f"<title>{title}</title><desc>{description}</desc><style>{_STYLE}</style>"))
+
+    def text(self, x: float, y: float, words: str, *, soft: bool = False, anchor: str = "start") -> None:
+        """Write a line; `y` is its middle."""
+        kind = "soft" if soft else "name"
+        self.drawing.append(
+            drawsvg.Text(words, None, x, y, class_=kind, text_anchor=anchor, dominant_baseline="central")
+        )
+
+    def lane(self, x: float, y: float, width: float, height: float, title: str) -> None:
+        """Draw a region with its title in the upper left corner."""
+        self.drawing.append(drawsvg.Rectangle(x, y, width, height, rx=10, class_="lane"))
+        self.text(x + 12, y + 16, title, soft=True)
+
+    def box(self, x: float, y: float, width: float, height: float, *lines: str, kind: str = "") -> None:
+        """Draw a box: its name, and under it smaller lines. `kind`: `here` (works today) or `planned`."""
+        self.drawing.append(drawsvg.Rectangle(x, y, width, height, rx=7, class_=f"box {kind}".strip()))
+        top = y + height / 2 - (len(lines) - 1) * 8.5
+        for row, words in enumerate(lines):
+            self.text(x + width / 2, top + 17 * row, words, soft=row > 0, anchor="middle")
+
+    def arrow(self, *points: Point, label: str = "", at: Point | None = None, both: bool = False) -> None:
+        """Draw an arrow along points, with a label (by default above the middle of its first part)."""
+        self.drawing.append(drawsvg.Lines(*(c for point in points for c in point), class_="arrow"))
+        self._tip(points[-2], points[-1])
+        if both:
+            self._tip(points[1], points[0])
+        if label:
+            (x0, y0), (x1, y1) = points[0], points[1]
+            x, y = at or ((x0 + x1) / 2, (y0 + y1) / 2 - 10)
+            self.text(x, y, label, soft=True, anchor="middle")
+
+    def _tip(self, before: Point, end: Point) -> None:
+        (x0, y0), (x1, y1) = before, end
+        length = ((x1 - x0) ** 2 + (y1 - y0) ** 2) ** 0.5
+        ux, uy = (x1 - x0) / length * _TIP, (y1 - y0) / length * _TIP
+        sides = (x1, y1, x1 - ux - uy / 2, y1 - uy + ux / 2, x1 - ux + uy / 2, y1 - uy - ux / 2)
+        self.drawing.append(drawsvg.Lines(*(round(c, 2) for c in sides), close=True, class_="tip"))
+
+    def row(self, x: float, y: float, width: float, height: float, boxes: Sequence[tuple[str, ...]], kind: str) -> None:
+        """Draw boxes beside each other, evenly over a width."""
+        step = (width + 12) / len(boxes)
+        for place, lines in enumerate(boxes):
+            self.box(x + place * step, y, step - 12, height, *lines, kind=kind)
+
+
+def system_map() -> Sheet:
+    """Draw the whole system, what works today apart from what is planned."""
+    sheet = Sheet(760, 560, "The whole system", "A laptop with notebooks and helpers reaches a cloud VM over SSH. On it "
+                  "Docker, a Kubernetes cluster, Ray, the Forwarder, a language model and six stores are planned. SSH "
+                  "configuration and the Forwarder on the laptop itself work today.")  # fmt: skip
+    sheet.lane(10, 10, 740, 176, "your machine")
+    sheet.row(28, 44, 340, 52, [("notebooks", "you step through them"), ("helpers", "they do the work")], "here")
+    sheet.box(424, 44, 308, 52, "SSH configuration", "chapter 01: ssh cpouta", kind="here")
+    sheet.box(
+        28, 116, 560, 54, "the Forwarder, first here", "chapter 08: FastAPI, Celery, Flower, Beat, Redis", kind="here"
+    )
+    sheet.arrow((368, 70), (424, 70))
+    sheet.arrow((286, 96), (286, 116))
+    sheet.arrow((660, 96), (660, 218), label="SSH", at=(680, 200))
+    sheet.lane(10, 218, 740, 290, "a VM in the CPouta cloud (OpenStack)")
+    sheet.row(
+        28, 250, 704, 46, [("Docker",), ("GPU setup",), ("OSS MLOps platform",), ("storage: six kinds",)], "planned"
+    )
+    sheet.lane(28, 312, 704, 182, "Kubernetes in Docker (KinD)")
+    sheet.row(44, 344, 672, 46, [("Helm: Ray",), ("language model",), ("Airflow",), ("Postgres",)], "planned")
+    sheet.row(44, 410, 672, 62, [("the Forwarder, deployed", "YAML and Kustomize"), ("the same images", "as on your machine")],
+              "planned")  # fmt: skip
+    sheet.box(200, 524, 18, 18, kind="here")
+    sheet.text(226, 533, "works today", soft=True)
+    sheet.box(340, 524, 18, 18, kind="planned")
+    sheet.text(366, 533, "planned: a later chapter brings it", soft=True)
+    return sheet
+
+
+def ways_to_use() -> Sheet:
+    """Draw the three ways to use the book."""
+    sheet = Sheet(720, 150, "Three ways to use the book", "Read the rendered pages, do the steps in JupyterLab, or trust "
+                  "them because they are the tests.")  # fmt: skip
+    sheet.row(10, 14, 700, 122, [("Read", "make book", "the rendered pages,", "with this machine's results"),
+              ("Do", "make live", "the same steps, one by one,", "on a machine of your own"),
+              ("Trust", "make test", "the same notebooks", "are the integration tests")], "here")  # fmt: skip
+    return sheet
+
+
+def ssh_tunnel() -> Sheet:
+    """Draw an SSH tunnel inside a shared connection."""
+    sheet = Sheet(720, 210, "An SSH tunnel", "A program on your machine connects to a local port. The SSH client carries "
+                  "the bytes inside its one connection to port 22 of the VM, whose SSH server connects to the service on "
+                  "the VM's loopback address.")  # fmt: skip
+    sheet.lane(10, 10, 290, 190, "your machine")
+    sheet.lane(420, 10, 290, 190, "the VM")
+    sheet.box(28, 44, 110, 50, "a program", "browser, curl")
+    sheet.box(172, 44, 112, 50, "ssh -L", "127.0.0.1:8080", kind="here")
+    sheet.box(436, 44, 112, 50, "SSH server", "port 22", kind="here")
+    sheet.box(582, 44, 112, 50, "a service", "127.0.0.1:80")
+    sheet.arrow((138, 69), (172, 69))
+    sheet.arrow((284, 69), (436, 69), label="one connection")
+    sheet.arrow((548, 69), (582, 69))
+    sheet.box(28, 130, 256, 50, "ssh, scp, further commands", "channels of the same connection")
+    sheet.arrow((228, 130), (228, 94))
+    sheet.text(436, 148, "nobody outside can reach", soft=True)
+    sheet.text(436, 165, "the service's port", soft=True)
+    return sheet
+
+
+def forwarder() -> Sheet:
+    """Draw the Forwarder on one machine."""
+    sheet = Sheet(760, 380, "The Forwarder", "A client asks the frontend. The frontend records the request in Redis and "
+                  "answers. The backend gives it its effect and the relay makes the connection to the outside. Flower "
+                  "watches, Beat sends a trigger.")  # fmt: skip
+    sheet.box(14, 70, 104, 54, "a client", "you, a workflow")
+    sheet.box(176, 70, 128, 54, "frontend", "FastAPI, 7600", kind="here")
+    sheet.box(362, 70, 128, 54, "Redis", "6379", kind="here")
+    sheet.box(600, 70, 146, 54, "backend", "Celery, 7602", kind="here")
+    sheet.arrow((118, 97), (176, 97), label="HTTP", both=True)
+    sheet.arrow((304, 97), (362, 97), label="record")
+    sheet.arrow((490, 97), (600, 97), label="task")
+    sheet.box(600, 10, 146, 40, "Beat", kind="here")
+    sheet.arrow((600, 30), (426, 30), (426, 70), label="trigger, every 30 s", at=(512, 18))
+    sheet.box(176, 10, 128, 40, "Flower, 7601", kind="here")
+    sheet.arrow((390, 70), (390, 30), (304, 30), label="events", at=(346, 18))
+    sheet.box(362, 190, 128, 54, "desired", "what shall be", kind="here")
+    sheet.arrow((673, 124), (673, 208), (490, 208), label="effect, once", at=(600, 196))
+    sheet.box(362, 300, 128, 54, "relay", "a port a connection", kind="here")
+    sheet.arrow((426, 244), (426, 300), label="reconcile", at=(462, 272))
+    sheet.box(600, 300, 146, 54, "outside", "any address:port")
+    sheet.arrow((490, 327), (600, 327), label="bytes", both=True)
+    sheet.box(14, 300, 190, 54, "a program", "127.0.0.1:PORT")
+    sheet.arrow((204, 327), (362, 327), label="bytes", both=True)
+    sheet.arrow((362, 217), (240, 217), (240, 124), label="status", at=(268, 205))
+    return sheet
+
+
+def checkpoint() -> Sheet:
+    """Draw how each section of a chapter goes."""
+    sheet = Sheet(720, 110, "Look, do, checkpoint", "A section looks at what is there, does a step and ends with a "
+                  "checkpoint: green goes on, red stops with the reason and a remedy.")  # fmt: skip
+    sheet.box(10, 30, 150, 50, "look", "what is there?")
+    sheet.box(200, 30, 150, 50, "do", "one step")
+    sheet.box(390, 30, 150, 50, "checkpoint", "is it true?", kind="here")
+    sheet.arrow((160, 55), (200, 55))
+    sheet.arrow((350, 55), (390, 55))
+    sheet.arrow((540, 43), (582, 27))
+    sheet.arrow((540, 67), (582, 83))
+    sheet.text(590, 25, "✔ go on")
+    sheet.text(590, 85, "✘ why, remedy")
+    return sheet
+
+
+DRAWINGS: tuple[Callable[[], Sheet], ...] = (system_map, ways_to_use, ssh_tunnel, forwarder, checkpoint)
+
+
+def build(folder: Path) -> list[Path]:
+    """Write every drawing: `NAME.svg`, which stands alone, and `NAME.html`, which a page includes.
+
+    Args:
+        folder: Where to.
+
+    Returns:
+        The files.
+    """
+    files = []
+    for draw in DRAWINGS:
+        svg = draw().drawing.as_svg(header="").strip() + "\n"
+        inline = f'<div class="t-drawing-box">\n{svg[svg.index("<svg") :]}</div>\n'
+        for suffix, text in ((".svg", svg), (".html", inline)):
+            path = folder / f"{draw.__name__}{suffix}"
+            write_atomically(path, text)
+            files.append(path)
+    return files
