@@ -74,7 +74,8 @@ def _fingerprint(executed: Path) -> str:
 
 
 def _jupyter_book(stage: Path) -> None:
-    argv = [sys.executable, "-m", "jupyter_book.cli.main", "build", "--all", "-W", "-n", "--keep-going", str(stage)]
+    program = Path(sys.executable).with_name("jupyter-book")
+    argv = [str(program), "build", "--all", "-W", "-n", "--keep-going", str(stage)]
     log = stage / "build.log"
     with log.open("w", encoding="utf-8") as output:
         done = subprocess.run(argv, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)

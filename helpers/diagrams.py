@@ -11,8 +11,14 @@ import drawsvg
 
 from helpers.processes import write_atomically
 
-_LIGHT = "--d-ink:#1b2733;--d-soft:#5a6b7b;--d-line:#7b8b9a;--d-box:#ffffff;--d-lane:#f1f5f8;--d-here:#d8f0ea;--d-edge:#0f766e"
-_DARK = "--d-ink:#e6edf3;--d-soft:#a3b1bf;--d-line:#8496a8;--d-box:#1c2630;--d-lane:#151d25;--d-here:#12403b;--d-edge:#4fd1c0"
+_LIGHT = (
+    "--d-ink:#1b2733;--d-soft:#52616f;--d-line:#7b8b9a;--d-box:#ffffff;--d-lane:#f1f5f8;--d-here:#d8f0ea;"
+    "--d-edge:#0f766e"
+)
+_DARK = (
+    "--d-ink:#e6edf3;--d-soft:#b0bdca;--d-line:#8496a8;--d-box:#1c2630;--d-lane:#151d25;--d-here:#12403b;"
+    "--d-edge:#4fd1c0"
+)
 _STYLE = f"""
 .t-drawing{{{_LIGHT};font-family:system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}}
 @media (prefers-color-scheme:dark){{.t-drawing{{{_DARK}}}}}
@@ -92,9 +98,14 @@ class Sheet:
 
 def system_map() -> Sheet:
     """Draw the whole system, what works today apart from what is planned."""
-    sheet = Sheet(760, 560, "The whole system", "A laptop with notebooks and helpers reaches a cloud VM over SSH. On it "
-                  "Docker, a Kubernetes cluster, Ray, the Forwarder, a language model and six stores are planned. SSH "
-                  "configuration and the Forwarder on the laptop itself work today.")  # fmt: skip
+    sheet = Sheet(
+        760,
+        560,
+        "The whole system",
+        "A laptop with notebooks and helpers reaches a cloud VM over SSH. On it "
+        "Docker, a Kubernetes cluster, Ray, the Forwarder, a language model and six stores are planned. SSH "
+        "configuration and the Forwarder on the laptop itself work today.",
+    )
     sheet.lane(10, 10, 740, 176, "your machine")
     sheet.row(28, 44, 340, 52, [("notebooks", "you step through them"), ("helpers", "they do the work")], "here")
     sheet.box(424, 44, 308, 52, "SSH configuration", "chapter 01: ssh cpouta", kind="here")
@@ -110,8 +121,14 @@ def system_map() -> Sheet:
     )
     sheet.lane(28, 312, 704, 182, "Kubernetes in Docker (KinD)")
     sheet.row(44, 344, 672, 46, [("Helm: Ray",), ("language model",), ("Airflow",), ("Postgres",)], "planned")
-    sheet.row(44, 410, 672, 62, [("the Forwarder, deployed", "YAML and Kustomize"), ("the same images", "as on your machine")],
-              "planned")  # fmt: skip
+    sheet.row(
+        44,
+        410,
+        672,
+        62,
+        [("the Forwarder, deployed", "YAML and Kustomize"), ("the same images", "as on your machine")],
+        "planned",
+    )
     sheet.box(200, 524, 18, 18, kind="here")
     sheet.text(226, 533, "works today", soft=True)
     sheet.box(340, 524, 18, 18, kind="planned")
@@ -121,19 +138,37 @@ def system_map() -> Sheet:
 
 def ways_to_use() -> Sheet:
     """Draw the three ways to use the book."""
-    sheet = Sheet(720, 150, "Three ways to use the book", "Read the rendered pages, do the steps in JupyterLab, or trust "
-                  "them because they are the tests.")  # fmt: skip
-    sheet.row(10, 14, 700, 122, [("Read", "make book", "the rendered pages,", "with this machine's results"),
-              ("Do", "make live", "the same steps, one by one,", "on a machine of your own"),
-              ("Trust", "make test", "the same notebooks", "are the integration tests")], "here")  # fmt: skip
+    sheet = Sheet(
+        720,
+        150,
+        "Three ways to use the book",
+        "Read the rendered pages, do the steps in JupyterLab, or trust them because they are the tests.",
+    )
+    sheet.row(
+        10,
+        14,
+        700,
+        122,
+        [
+            ("Read", "make book", "the rendered pages,", "with this machine's results"),
+            ("Do", "make live", "the same steps, one by one,", "on a machine of your own"),
+            ("Trust", "make test", "the same notebooks", "are the integration tests"),
+        ],
+        "here",
+    )
     return sheet
 
 
 def ssh_tunnel() -> Sheet:
     """Draw an SSH tunnel inside a shared connection."""
-    sheet = Sheet(720, 210, "An SSH tunnel", "A program on your machine connects to a local port. The SSH client carries "
-                  "the bytes inside its one connection to port 22 of the VM, whose SSH server connects to the service on "
-                  "the VM's loopback address.")  # fmt: skip
+    sheet = Sheet(
+        720,
+        210,
+        "An SSH tunnel",
+        "A program on your machine connects to a local port. The SSH client carries "
+        "the bytes inside its one connection to port 22 of the VM, whose SSH server connects to the service on "
+        "the VM's loopback address.",
+    )
     sheet.lane(10, 10, 290, 190, "your machine")
     sheet.lane(420, 10, 290, 190, "the VM")
     sheet.box(28, 44, 110, 50, "a program", "browser, curl")
@@ -152,9 +187,14 @@ def ssh_tunnel() -> Sheet:
 
 def forwarder() -> Sheet:
     """Draw the Forwarder on one machine."""
-    sheet = Sheet(760, 380, "The Forwarder", "A client asks the frontend. The frontend records the request in Redis and "
-                  "answers. The backend gives it its effect and the relay makes the connection to the outside. Flower "
-                  "watches, Beat sends a trigger.")  # fmt: skip
+    sheet = Sheet(
+        760,
+        380,
+        "The Forwarder",
+        "A client asks the frontend. The frontend records the request in Redis and "
+        "answers. The backend gives it its effect and the relay makes the connection to the outside. Flower "
+        "watches, Beat sends a trigger.",
+    )
     sheet.box(14, 70, 104, 54, "a client", "you, a workflow")
     sheet.box(176, 70, 128, 54, "frontend", "FastAPI, 7600", kind="here")
     sheet.box(362, 70, 128, 54, "Redis", "6379", kind="here")
@@ -180,8 +220,13 @@ def forwarder() -> Sheet:
 
 def checkpoint() -> Sheet:
     """Draw how each section of a chapter goes."""
-    sheet = Sheet(720, 110, "Look, do, checkpoint", "A section looks at what is there, does a step and ends with a "
-                  "checkpoint: green goes on, red stops with the reason and a remedy.")  # fmt: skip
+    sheet = Sheet(
+        720,
+        110,
+        "Look, do, checkpoint",
+        "A section looks at what is there, does a step and ends with a "
+        "checkpoint: green goes on, red stops with the reason and a remedy.",
+    )
     sheet.box(10, 30, 150, 50, "look", "what is there?")
     sheet.box(200, 30, 150, 50, "do", "one step")
     sheet.box(390, 30, 150, 50, "checkpoint", "is it true?", kind="here")
