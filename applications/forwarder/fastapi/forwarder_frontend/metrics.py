@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from prometheus_client import REGISTRY, Counter, Histogram
@@ -21,3 +22,8 @@ def samples() -> list[dict[str, Any]]:
         for sample in metric.samples
         if abs(sample.value) != float("inf") and sample.value == sample.value
     ]
+
+
+def now() -> float:
+    """Return the time of a snapshot, in seconds since 1970."""
+    return time.time()
