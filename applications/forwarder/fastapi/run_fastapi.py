@@ -36,7 +36,9 @@ def main() -> int:
         listener.stop()
         return 1
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)  # uvicorn raises the signal anew when all is closed; that is the end of it
+        signal.signal(
+            number, lambda *_: None
+        )  # uvicorn raises the signal anew when all is closed; that is the end of it
     try:
         with opened:
             configuration = uvicorn.Config(
