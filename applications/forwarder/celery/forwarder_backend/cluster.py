@@ -1,4 +1,4 @@
-"""What connections are made in. `Cluster` is what a reconcile needs of it; the relay's is the one for a single machine."""
+"""Where connections are made: `Cluster` is what a reconcile needs; the relay's is the one for a single machine."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""The Forwarder's scheduler: Celery Beat, one at a time."""

@@ -1,0 +1,1 @@
+"""The Forwarder's monitor: Flower, behind basic authentication."""
