@@ -1,4 +1,4 @@
-"""The Forwarder's relay: `python3 run_relay.py`, beside the backend, where there is no cluster that makes connections."""
+"""The Forwarder's relay: `python3 run_relay.py`, beside the backend, where no cluster makes connections."""
 
 from __future__ import annotations
 

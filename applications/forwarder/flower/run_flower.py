@@ -7,6 +7,7 @@ import socket
 import sys
 from urllib.parse import quote
 
+import flower.options  # noqa: F401 - defines the options that are set below
 from celery import Celery
 from forwarder_monitor.environment import Environment, SettingsError
 from tornado.options import options
