@@ -1,4 +1,4 @@
-"""The Forwarder's promises: an accepted request has its effect once, whatever is killed; no Redis means 503, quickly."""
+"""The Forwarder's promises: an accepted request has its effect once, whatever is killed; no Redis is a quick 503."""
 
 import signal
 import time
