@@ -114,7 +114,8 @@ class LocalForwarder:
             # Held while starting only; after that the records of the processes tell other kernels.
             with filelock.FileLock(folder() / "start.lock", timeout=0):
                 self._take_over()
-                with display.progress("Start the Forwarder", len(wanted)) as report:
+                title = f"Start {', '.join(names) or 'the Forwarder'}"
+                with display.progress(title, len(wanted)) as report:
                     for count, part in enumerate(wanted):
                         report(count, part.name)
                         if self.find(part.name) is None:

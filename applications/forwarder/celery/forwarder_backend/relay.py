@@ -48,13 +48,9 @@ class Line:
     carrying: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def open(self) -> None:
-        """Listen: an export on its own port when that is free, else on any."""
-        for port in (self.port, 0) if self.type == "export" else (0,):
-            with contextlib.suppress(OSError):
-                self.server = await asyncio.start_server(self._carry, HOST, port)
-                self.listening = self.server.sockets[0].getsockname()[1]
-                return
-        raise OSError("no port is free")
+        """Listen on a free port: the service's own one would, for an address of this machine, lead to itself."""
+        self.server = await asyncio.start_server(self._carry, HOST, 0)
+        self.listening = self.server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
         """Stop listening and end what is being carried."""
