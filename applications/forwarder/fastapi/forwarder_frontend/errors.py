@@ -107,6 +107,8 @@ def _validation(_: Request, error: RequestValidationError) -> JSONResponse:
 
 
 def _http(request: Request, error: HTTPException) -> JSONResponse:
+    if error.status_code == 400:  # FastAPI's own answer to a body that is not even text
+        return invalid([FieldProblem(field="body", problem="It is not JSON in UTF-8")]).answer()
     if error.status_code == 404:
         why, remedy = f"{request.url.path[:128]} is no route of the Forwarder", "/docs lists the routes"
     elif error.status_code == 405:
