@@ -75,15 +75,15 @@ def main() -> int:
         },
     )
     single = Single(client, lost=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until Beat has a handler of its own
     try:
         if not single.take(env.text("HEARTBEAT_FILE", "")):
             sys.stderr.write("Another scheduler ticks for this Redis: there is one by design; end that one first.\n")
             return 1
+        Beat(app=app, scheduler_cls=Ticks, loglevel="WARNING", quiet=True).run()
     except redis.RedisError as error:
         sys.stderr.write(f"Redis at {place} does not answer ({type(error).__name__}): start it first.\n")
         return 1
-    try:
-        Beat(app=app, scheduler_cls=Ticks, loglevel="WARNING", quiet=True).run()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     finally:
