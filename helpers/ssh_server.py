@@ -44,16 +44,24 @@ async def run_command(process: "asyncssh.SSHServerProcess[bytes]", home: Path) -
     with subprocess.Popen(
         argv, cwd=home, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
     ) as child:
+        gone = asyncio.ensure_future(process.wait_closed())
+        work = asyncio.ensure_future(_hand_through(process, child))
         try:
-            # The end of the streams goes out with the exit status: a shared connection would drop a later one.
-            await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr, send_eof=False)
-            await process.stdout.drain()
-            await process.stderr.drain()
-            code = await asyncio.to_thread(child.wait)
-            process.exit(code if code >= 0 else 128 - code)
-        finally:
+            await asyncio.wait({gone, work}, return_when=asyncio.FIRST_COMPLETED)
+        finally:  # the client has gone, or this server ends: so does the command, with all that it has started
             if child.poll() is None:
-                child.kill()
+                os.killpg(child.pid, signal.SIGKILL)
+            gone.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+
+
+async def _hand_through(process: "asyncssh.SSHServerProcess[bytes]", child: "subprocess.Popen[bytes]") -> None:
+    # The end of the streams goes out with the exit status: a shared connection would drop a later one.
+    await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr, send_eof=False)
+    await process.stdout.drain()
+    await process.stderr.drain()
+    code = await asyncio.to_thread(child.wait)
+    process.exit(code if code >= 0 else 128 - code)
 
 
 async def serve(port: int, home: Path, host_key: Path, authorized_keys: Path) -> None:

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from helpers import ssh
 from helpers.errors import TutorialError
-from helpers.processes import free_port
+from helpers.processes import free_port, require_free
 from helpers.target import Capability, Completed, Target, failed
 from helpers.target_local import run_here
 
@@ -77,6 +77,7 @@ class SshTarget(Target):
         """Open `ssh -L` on the connection; see `Target.tunnel`."""
         self._connect()
         port = local_port or free_port()
+        require_free(port, "a tunnel")  # the shared connection would take an equal tunnel for the same one
         forward = f"127.0.0.1:{port}:127.0.0.1:{remote_port}"
         self._control("forward", "-L", forward)
         try:
