@@ -4,6 +4,7 @@ import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from shlex import join, quote
 from typing import ClassVar
@@ -53,6 +54,11 @@ class SshTarget(Target):
         command = ["ssh", *self._options, self.name, "--", join(words)]
         done = run_here(command, check=False, timeout=timeout, input=input, stream=stream, target=self.name)
         done = Completed(list(argv), done.returncode, done.stdout, done.stderr, done.seconds)
+        if done.returncode == 255 and not self._alive():
+            meaning, remedy = ssh.explain(done.stderr)
+            raise TutorialError(
+                "The SSH connection was lost", meaning, remedy, target=self.name, command=argv, output=done.stderr
+            )
         if check and done.returncode != 0:
             raise failed(self.name, done)
         return done
@@ -106,8 +112,7 @@ class SshTarget(Target):
 
     def _connect(self) -> None:
         """Open the connection unless it is open; its errors are those of SSH, not of a command."""
-        alive = subprocess.run(["ssh", *self._options, "-O", "check", self.name], capture_output=True, timeout=20)
-        if alive.returncode == 0:
+        if self._socket.exists():  # the connection's process removes it when it ends
             return
         argv = ["ssh", *self._options, "-f", "-N", self.name]
         # A background ssh keeps its streams open: no pipe for standard error, or this would wait for its end.
@@ -121,6 +126,16 @@ class SshTarget(Target):
             raise TutorialError(
                 "SSH could not connect", meaning, remedy, target=self.name, command=["ssh", self.name], output=said
             )
+
+    def _alive(self) -> bool:
+        check = ["ssh", *self._options, "-O", "check", self.name]
+        return subprocess.run(check, capture_output=True, timeout=20).returncode == 0
+
+    @cached_property
+    def _socket(self) -> Path:
+        """The control socket: OpenSSH puts a hash into its name."""
+        lines = run_here(["ssh", *self._options, "-G", self.name], target=self.name).stdout.splitlines()
+        return Path(next(line.split(" ", 1)[1] for line in lines if line.startswith("controlpath ")))
 
     def _copy(self, words: Sequence[str], what: str) -> None:
         self._connect()

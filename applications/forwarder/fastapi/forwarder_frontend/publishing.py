@@ -13,11 +13,13 @@ import queue
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import redis
 from celery import Celery
+from kombu.utils.json import dumps
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
@@ -72,6 +74,24 @@ def celery_client(settings: Settings) -> Celery:
         },
     )
     return client
+
+
+@contextlib.contextmanager
+def _in_one_go(channel: Any) -> Iterator[None]:
+    """Have a channel collect messages, and put them all into Redis in the end (kombu itself sends each alone)."""
+    with channel.conn_or_acquire() as client:
+        pipe = client.pipeline(transaction=False)
+
+        def put(queue: str, message: Any, **_: Any) -> None:
+            priority = channel._get_message_priority(message, reverse=False)
+            pipe.lpush(channel._q_for_pri(queue, priority), dumps(message))
+
+        channel._put = put
+        try:
+            yield
+        finally:
+            del channel._put
+        pipe.execute()
 
 
 class Publisher:
@@ -201,30 +221,49 @@ class Publisher:
         except Exception:
             self._withdrawn.update((request.identity, request) for request in batch)
             raise
-        broken: Exception | None = None
-        for request, outcome in zip(batch, outcomes, strict=True):
-            kind, identity = outcome
+        now = time.monotonic()
+        fresh = [
+            request
+            for request, (kind, _) in zip(batch, outcomes, strict=True)
+            if kind == "new" and request.deadline > now
+        ]
+        broken: Exception = TimeoutError("deadline")
+        try:
+            self._send(fresh)
+        except Exception as error:
+            logger.warning("Publishing failed: %s", type(error).__name__)
+            broken, fresh = ConnectionError(type(error).__name__), []
+        sent = {request.identity for request in fresh}
+        for request, (kind, identity) in zip(batch, outcomes, strict=True):
+            if kind == "new" and request.identity not in sent:
+                self._withdrawn[request.identity] = request
+                results.append((request, broken))
+                continue
             if kind == "new":
-                if broken is None and request.deadline > time.monotonic():
-                    try:
-                        self._client.send_task(
-                            keys.TASK_REQUESTS, args=(identity,), task_id=identity, ignore_result=True
-                        )
-                    except Exception as error:
-                        broken = ConnectionError(type(error).__name__)
-                        logger.warning("Publishing failed: %s", type(error).__name__)
-                elif broken is None:
-                    broken = TimeoutError("deadline")
-                if broken is not None:
-                    self._withdrawn[request.identity] = request
-                    results.append((request, broken))
-                    continue
                 metrics.ACCEPTED.labels(request.type).inc()
             results.append((request, (kind, identity)))
         if self._withdrawn:
             with contextlib.suppress(RedisError, OSError):
                 self._take_back()
         return results
+
+    def _send(self, batch: list[Request]) -> None:
+        """Send a batch to Celery in one round trip; once more on a fresh connection when the first one was stale."""
+        for attempt in (1, 2):
+            try:
+                with self._client.producer_pool.acquire(block=True) as producer, _in_one_go(producer.channel):
+                    for request in batch:
+                        self._client.send_task(
+                            keys.TASK_REQUESTS,
+                            args=(request.identity,),
+                            task_id=request.identity,
+                            ignore_result=True,
+                            producer=producer,
+                        )
+                return
+            except (redis.ConnectionError, OSError):
+                if attempt == 2:
+                    raise
 
     def _record(self, batch: list[Request]) -> list[tuple[str, str]]:
         """Record a batch in one round trip."""
