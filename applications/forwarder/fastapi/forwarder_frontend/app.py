@@ -17,7 +17,7 @@ from swagger_ui_bundle import swagger_ui_path
 from . import errors, metrics
 from .errors import ForwarderError
 from .logs import logger
-from .publishing import Publisher, celery_client
+from .publishing import Publisher
 from .routes import router
 from .settings import BODY_BYTES, Settings
 from .store import Store
@@ -96,7 +96,7 @@ def create(settings: Settings) -> FastAPI:
         app.state.publisher.start()
         logger.info("Frontend ready")
         yield
-        app.state.publisher.stop()
+        await app.state.publisher.stop()
         await app.state.store.close()
 
     app = FastAPI(
@@ -108,7 +108,7 @@ def create(settings: Settings) -> FastAPI:
     app.state.settings, app.state.store = settings, Store(settings)
     logger.info("Redis connected")
     logger.info("Defining Celery client")
-    app.state.publisher = Publisher(settings, celery_client(settings))
+    app.state.publisher = Publisher(settings)
     logger.info("Celery client defined")
     logger.info("Importing routes")
     errors.install(app)

@@ -1,28 +1,27 @@
-"""Accepting requests: record each durably in Redis, then send it to Celery, never on the event loop.
+"""Accepting requests: each is recorded in Redis and queued for Celery in one round trip, off the event loop's back.
 
-One thread does both, for all requests that wait at the moment (a group commit: with `appendfsync always` they share one
-disk write). A broker that is away or silent keeps that thread busy, not the event loop, and each request has a deadline
-of its own, after which it is answered 503 and will not be sent.
+All requests that wait at the moment share that round trip (a group commit: with `appendfsync always` they share one
+disk write). Celery makes the messages; they go to Redis with the records, over one connection with bounded time-outs. A
+Redis that is away or silent keeps the batch waiting, not the event loop, and each request has a deadline of its own,
+after which it is answered 503 and taken back.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import queue
-import threading
 import time
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import redis
 from celery import Celery
 from kombu.utils.json import dumps
+from redis import asyncio as redis_async
+from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
-from redis.retry import Retry
 
 from . import keys, metrics, scripts
 from .errors import unavailable
@@ -33,7 +32,6 @@ from .settings import (
     DEADLINE_SECONDS,
     IDEMPOTENCY_SECONDS,
     RESEND_AFTER_SECONDS,
-    VISIBILITY_SECONDS,
     Settings,
 )
 
@@ -55,43 +53,27 @@ class Request:
     deadline: float = 0.0
 
 
-def celery_client(settings: Settings) -> Celery:
-    """Return the Celery app that sends tasks: no result backend, hence no subscription per task that could leak."""
-    client = Celery("tasks", broker=settings.redis_url)
-    client.conf.update(
-        task_ignore_result=True,
-        task_publish_retry=True,
-        # One more try on a fresh connection, at once: the pooled one may be from before a restart of Redis.
-        task_publish_retry_policy={"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0},
-        broker_connection_timeout=CONNECT_SECONDS,
-        broker_pool_limit=2,
-        broker_transport_options={
-            "socket_connect_timeout": CONNECT_SECONDS,
-            "socket_timeout": ANSWER_SECONDS,
-            "socket_keepalive": True,
-            "retry_on_timeout": False,
-            "visibility_timeout": VISIBILITY_SECONDS,
-        },
-    )
-    return client
+class Messages:
+    """Celery's messages as its Redis transport puts them into the queue; making them takes no connection."""
 
+    def __init__(self) -> None:
+        """Take the channel of a transport in memory, and keep what it would put into its queue."""
+        self._client = Celery("tasks", broker="memory://")
+        self._producer = self._client.amqp.Producer(self._client.connection_for_write())
+        self._written: list[tuple[str, str]] = []
+        self._producer.channel._put = lambda queue, message, **_: self._written.append((queue, dumps(message)))
 
-@contextlib.contextmanager
-def _in_one_go(channel: Any) -> Iterator[None]:
-    """Have a channel collect messages, and put them all into Redis in the end (kombu itself sends each alone)."""
-    with channel.conn_or_acquire() as client:
-        pipe = client.pipeline(transaction=False)
-
-        def put(queue: str, message: Any, **_: Any) -> None:
-            priority = channel._get_message_priority(message, reverse=False)
-            pipe.lpush(channel._q_for_pri(queue, priority), dumps(message))
-
-        channel._put = put
-        try:
-            yield
-        finally:
-            del channel._put
-        pipe.execute()
+    def write(self, identity: str) -> tuple[str, str]:
+        """Return the queue and the message of a request's task."""
+        self._client.send_task(
+            keys.TASK_REQUESTS,
+            args=(identity,),
+            task_id=identity,
+            ignore_result=True,
+            retry=False,
+            producer=self._producer,
+        )
+        return self._written.pop()
 
 
 class Publisher:
@@ -99,14 +81,12 @@ class Publisher:
 
     Args:
         settings: Where Redis is.
-        client: The Celery app to send with.
     """
 
-    def __init__(self, settings: Settings, client: Celery) -> None:
-        """Prepare connections; none is opened yet."""
+    def __init__(self, settings: Settings) -> None:
+        """Prepare the connection; none is opened yet."""
         self._place = settings.redis_place
-        self._client = client
-        self._redis: Any = redis.Redis(
+        self._redis: Any = redis_async.Redis(
             host=settings.redis_host,
             port=settings.redis_port,
             db=settings.redis_db,
@@ -116,27 +96,26 @@ class Publisher:
             socket_keepalive=True,
             decode_responses=True,
             # A lost connection is made anew at once; a silent Redis is not asked twice.
-            retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+            retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
         )
-        self._queue: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._messages = Messages()
+        self._queue: asyncio.Queue[Request] = asyncio.Queue()
+        self._task: asyncio.Task[None] | None = None
         self._withdrawn: dict[str, Request] = {}
-        self._accept = self._withdraw = ""
+        self._accept = ""
 
     def start(self) -> None:
-        """Start the thread; call it on the event loop."""
-        loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._run, args=(loop,), name="publisher", daemon=True)
-        self._thread.start()
+        """Begin to take requests; call it on the event loop."""
+        self._task = asyncio.create_task(self._run(), name="publisher")
 
-    def stop(self) -> None:
-        """Let the thread finish what waits, then end it."""
-        self._queue.put(None)
-        if self._thread:
-            self._thread.join(timeout=3)
-        with contextlib.suppress(Exception):
-            self._redis.close()
-            self._client.close()
+    async def stop(self) -> None:
+        """End; the server has answered all requests by now."""
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        with contextlib.suppress(RedisError, OSError):
+            await self._take_back()
+        await self._redis.aclose()
 
     async def accept(self, request: Request) -> tuple[str, str]:
         """Record and send a request.
@@ -148,133 +127,73 @@ class Publisher:
         Raises:
             ForwarderError: 503 when Redis does not take it within the deadline.
         """
-        loop = asyncio.get_running_loop()
-        request.future = loop.create_future()
+        request.future = asyncio.get_running_loop().create_future()
         request.deadline = time.monotonic() + DEADLINE_SECONDS
-        self._queue.put(request)
-        timer = loop.call_later(DEADLINE_SECONDS, self._give_up, request)
+        self._queue.put_nowait(request)
         try:
-            return await request.future
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                return await request.future
         except (RedisError, OSError, TimeoutError) as error:
             raise unavailable(
                 "The request was not accepted",
                 f"Redis at {self._place} does not answer ({type(error).__name__})",
                 "See that Redis runs, then send the request again, best with the same Idempotency-Key",
             ) from error
-        finally:
-            timer.cancel()
 
-    @staticmethod
-    def _give_up(request: Request) -> None:
-        if request.future and not request.future.done():
-            request.future.set_exception(TimeoutError("deadline"))
-
-    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Take what waits, deal with it, tell the event loop, again and again."""
+    async def _run(self) -> None:
+        """Take what waits, deal with it, tell the waiting ones, again and again."""
         while True:
-            batch = self._take()
-            if batch is None:
-                return
+            batch = [await self._queue.get()]
+            while len(batch) < BATCH and not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+            now = time.monotonic()
+            batch = [request for request in batch if request.deadline > now]
             try:
-                results = self._deal(batch)
+                results = await self._deal(batch) if batch else []
             except Exception as error:
-                # Kombu wraps what Redis says in its own errors; to the client all of them mean: not now.
+                # Whatever it is, to the client it means: not now.
                 logger.warning("Publishing failed: %s", type(error).__name__)
-                results = [(request, ConnectionError(str(error))) for request in batch]
-            with contextlib.suppress(RuntimeError):  # the loop is gone: nobody waits any more
-                loop.call_soon_threadsafe(self._tell, results)
+                self._withdrawn.update((request.identity, request) for request in batch)
+                results = [(request, RedisConnectionError(str(error))) for request in batch]
+            self._tell(results)
 
-    def _take(self) -> list[Request] | None:
-        first = self._queue.get()
-        if first is None:
-            return None
-        batch = [first]
-        with contextlib.suppress(queue.Empty):
-            while len(batch) < BATCH:
-                item = self._queue.get_nowait()
-                if item is None:
-                    self._queue.put(None)
-                    break
-                batch.append(item)
-        now = time.monotonic()
-        return [request for request in batch if request.deadline > now]
-
-    @staticmethod
-    def _tell(results: list[tuple[Request, Any]]) -> None:
+    def _tell(self, results: list[tuple[Request, Any]]) -> None:
         for request, result in results:
-            if request.future is None or request.future.done():
-                continue
-            if isinstance(result, Exception):
+            if request.future is None or request.future.done():  # its deadline has passed: the client heard 503
+                if isinstance(result, tuple) and result[0] == "new":
+                    self._withdrawn[request.identity] = request
+            elif isinstance(result, Exception):
                 request.future.set_exception(result)
             else:
                 request.future.set_result(result)
 
-    def _deal(self, batch: list[Request]) -> list[tuple[Request, Any]]:
-        """Record a batch and send it. A request that is not both is withdrawn: its client hears 503."""
-        if not batch:
-            return []
+    async def _deal(self, batch: list[Request]) -> list[tuple[Request, Any]]:
+        """Record and send a batch."""
         if self._withdrawn:
-            self._take_back()
-        results: list[tuple[Request, Any]] = []
+            await self._take_back()
         try:
-            outcomes = self._record(batch)
-        except Exception:
-            self._withdrawn.update((request.identity, request) for request in batch)
-            raise
-        now = time.monotonic()
-        fresh = [
-            request
-            for request, (kind, _) in zip(batch, outcomes, strict=True)
-            if kind == "new" and request.deadline > now
-        ]
-        broken: Exception = TimeoutError("deadline")
-        try:
-            self._send(fresh)
-        except Exception as error:
-            logger.warning("Publishing failed: %s", type(error).__name__)
-            broken, fresh = ConnectionError(type(error).__name__), []
-        sent = {request.identity for request in fresh}
-        for request, (kind, identity) in zip(batch, outcomes, strict=True):
-            if kind == "new" and request.identity not in sent:
-                self._withdrawn[request.identity] = request
-                results.append((request, broken))
-                continue
+            outcomes = await self._record(batch)
+        except NoScriptError:  # Redis was restarted and has lost its scripts; recording twice is harmless
+            self._accept = ""
+            outcomes = await self._record(batch)
+        # Whether a request with an idempotency key is to be sent is known only now; the others have been sent.
+        late = [request for request, (kind, _) in zip(batch, outcomes, strict=True) if kind == "new" and request.digest]
+        if late:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for request in late:
+                    pipe.lpush(*self._messages.write(request.identity))
+                await pipe.execute()
+        for request, (kind, _) in zip(batch, outcomes, strict=True):
             if kind == "new":
                 metrics.ACCEPTED.labels(request.type).inc()
-            results.append((request, (kind, identity)))
-        if self._withdrawn:
-            with contextlib.suppress(RedisError, OSError):
-                self._take_back()
-        return results
+        return list(zip(batch, outcomes, strict=True))
 
-    def _send(self, batch: list[Request]) -> None:
-        """Send a batch to Celery in one round trip; once more on a fresh connection when the first one was stale."""
-        for attempt in (1, 2):
-            try:
-                with self._client.producer_pool.acquire(block=True) as producer, _in_one_go(producer.channel):
-                    for request in batch:
-                        self._client.send_task(
-                            keys.TASK_REQUESTS,
-                            args=(request.identity,),
-                            task_id=request.identity,
-                            ignore_result=True,
-                            producer=producer,
-                        )
-                return
-            except (redis.ConnectionError, OSError):
-                if attempt == 2:
-                    raise
-
-    def _record(self, batch: list[Request]) -> list[tuple[str, str]]:
-        """Record a batch in one round trip."""
+    async def _record(self, batch: list[Request]) -> list[tuple[str, str]]:
+        """Record a batch, and send what has no idempotency key, in one round trip."""
         if not self._accept:
-            self._accept, self._withdraw = (
-                self._redis.script_load(scripts.ACCEPT),
-                self._redis.script_load(scripts.WITHDRAW),
-            )
+            self._accept = await self._redis.script_load(scripts.ACCEPT)
         now = time.time()
-        for attempt in (1, 2):
-            pipe = self._redis.pipeline(transaction=False)
+        async with self._redis.pipeline(transaction=False) as pipe:
             for request in batch:
                 record = keys.request(request.identity)
                 pipe.evalsha(
@@ -295,28 +214,25 @@ class Publisher:
                     request.fingerprint,
                     IDEMPOTENCY_SECONDS,
                 )
-            try:
-                return [(str(kind), str(identity)) for kind, identity in pipe.execute()]
-            except NoScriptError:  # Redis was restarted: its script cache is empty
-                if attempt == 2:
-                    raise
-                self._redis.script_load(scripts.ACCEPT)
-                self._redis.script_load(scripts.WITHDRAW)
-        raise AssertionError("unreachable")
+            for request in batch:
+                if not request.digest:
+                    pipe.lpush(*self._messages.write(request.identity))
+            outcomes = await pipe.execute()
+        return [(str(kind), str(identity)) for kind, identity in outcomes[: len(batch)]]
 
-    def _take_back(self) -> None:
+    async def _take_back(self) -> None:
         """Remove the records of requests whose clients heard 503, as soon as Redis listens again."""
         requests = list(self._withdrawn.values())
-        pipe = self._redis.pipeline(transaction=False)
-        for request in requests:
-            pipe.eval(
-                scripts.WITHDRAW,
-                3,
-                keys.request(request.identity),
-                keys.PENDING,
-                keys.opened(request.user),
-                request.identity,
-            )
-        pipe.execute()
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for request in requests:
+                pipe.eval(
+                    scripts.WITHDRAW,
+                    3,
+                    keys.request(request.identity),
+                    keys.PENDING,
+                    keys.opened(request.user),
+                    request.identity,
+                )
+            await pipe.execute()
         for request in requests:
             self._withdrawn.pop(request.identity, None)

@@ -18,7 +18,6 @@ DEADLINE_SECONDS = 1.5  # all of a request's dealings with Redis; the promise to
 RETRY_AFTER_SECONDS = 2
 IDEMPOTENCY_SECONDS = 24 * 3600
 RESEND_AFTER_SECONDS = 15  # from then on the backend sends a request again that is still pending
-VISIBILITY_SECONDS = 3600  # the same in every part: Celery asks for one value everywhere
 BODY_BYTES = 256 * 1024
 LOG_BYTES = 1024 * 1024
 
