@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -235,3 +235,21 @@ def test_docs_teach_and_need_no_other_host(made: Stack) -> None:
                 assert parameter["description"], f"{path}: {parameter['name']}"
     assert "503" in document["paths"]["/interaction/forw/{type}/{user}/{key}"]["post"]["responses"]
     assert "examples" in json.dumps(document["components"]["schemas"]["Connection"])
+
+
+@pytest.mark.chromium
+def test_docs_work_in_a_browser_without_another_host(made: Stack, require: Callable[[str], str]) -> None:
+    from playwright.sync_api import sync_playwright
+
+    program, problems = require("chromium"), []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.on("console", lambda said: problems.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda r: problems.append(r.url) if not r.url.startswith((made.url, "data:")) else None)
+        page.goto(f"{made.url}/docs")
+        page.get_by_text("Import, export, show or cancel connections").wait_for(timeout=20_000)
+        page.screenshot(path=str(made.folder / "docs.png"))
+        browser.close()
+    assert problems == []

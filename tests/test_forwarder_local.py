@@ -141,3 +141,26 @@ def test_headless_the_panel_is_a_table(local: LocalForwarder, capsys: pytest.Cap
     forwarder_local.panel(local)
     printed = capsys.readouterr().out
     assert "frontend" in printed and "stopped" in printed
+
+
+def test_in_a_kernel_the_panel_s_buttons_start_and_stop(sandbox: Path) -> None:
+    """A real kernel with widgets; its buttons are clicked from a later cell, as a front end would."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    cells = [
+        "import gc, time, ipywidgets\nfrom helpers.forwarder_local import LocalForwarder, panel\n"
+        f"local = LocalForwarder({free_port()}, {free_port()}, {free_port()})\npanel(local)",
+        "buttons = {w.description: w for w in gc.get_objects() if type(w) is ipywidgets.Button}\n"
+        "buttons['redis'].click()\nassert local.find('redis')",
+        "import asyncio\nawait asyncio.sleep(1.5)\nassert buttons['redis'].icon == 'stop'\nbuttons['redis'].click()\n"
+        "assert local.find('redis') is None\nlocal.close()",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+    os.environ["TUTORIAL_DISPLAY"] = "live"
+    try:
+        NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    finally:
+        del os.environ["TUTORIAL_DISPLAY"]
+    (output,) = [o for o in notebook.cells[0].outputs if "data" in o]
+    assert "application/vnd.jupyter.widget-view+json" in output["data"]

@@ -9,10 +9,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.staticfiles import StaticFiles
-from starlette.responses import HTMLResponse, RedirectResponse
-from swagger_ui_bundle import swagger_ui_path
+from fastapi_offline import FastAPIOffline
+from starlette.responses import RedirectResponse
 
 from . import errors, metrics
 from .errors import ForwarderError
@@ -22,7 +20,7 @@ from .routes import router
 from .settings import BODY_BYTES, Settings
 from .store import Store
 
-_OPEN = ("/health", "/ready", "/docs", "/openapi.json", "/static")
+_OPEN = ("/health", "/ready", "/docs", "/openapi.json", "/static-offline-docs")
 _DESCRIPTION = """
 The Forwarder connects what lives outside a cluster with what lives inside. This page is its contract, and you can try
 every route here.
@@ -40,7 +38,7 @@ _TAGS = [
     {"name": "task", "description": "What became of an accepted request"},
     {"name": "arti", "description": "Logs, metrics, overviews"},
     {"name": "orch", "description": "Workflows in Airflow (chapter 10)"},
-    {"name": "state", "description": "For probes and Prometheus; open without a token"},
+    {"name": "state", "description": "For probes and Prometheus"},
 ]
 
 
@@ -99,9 +97,9 @@ def create(settings: Settings) -> FastAPI:
         await app.state.publisher.stop()
         await app.state.store.close()
 
-    app = FastAPI(
+    app = FastAPIOffline(
         title="Forwarder", version="0.0.5", description=_DESCRIPTION, openapi_tags=_TAGS, lifespan=lifespan,
-        docs_url=None, redoc_url=None,
+        redoc_url=None,
     )  # fmt: skip
     logger.info("FastAPI created")
     logger.info("Connecting to redis")
@@ -114,7 +112,7 @@ def create(settings: Settings) -> FastAPI:
     errors.install(app)
     logger.info("Including routers")
     app.include_router(router)
-    _add_docs(app)
+    app.add_api_route("/", lambda: RedirectResponse("/docs"), include_in_schema=False)
     app.add_middleware(BodyLimit)
     app.add_middleware(Guard, token=settings.token)
     logger.info("Routes implemented")
@@ -159,22 +157,3 @@ def _unknown() -> ForwarderError:
         "Send the header Authorization: Bearer …",
         {"WWW-Authenticate": "Bearer"},
     )
-
-
-def _add_docs(app: FastAPI) -> None:
-    """Serve Swagger UI from the environment's own copy."""
-    app.mount("/static", StaticFiles(directory=swagger_ui_path), name="static")
-
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        return get_swagger_ui_html(
-            openapi_url="/openapi.json",
-            title="Forwarder",
-            swagger_js_url="/static/swagger-ui-bundle.js",
-            swagger_css_url="/static/swagger-ui.css",
-            swagger_favicon_url="/static/favicon-32x32.png",
-        )
-
-    @app.get("/", include_in_schema=False)
-    async def start() -> RedirectResponse:
-        return RedirectResponse("/docs")
