@@ -37,7 +37,7 @@ def images(require: Callable[[str], str]) -> dict[str, str]:
     return names
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def running(images: dict[str, str]) -> Iterator[dict[str, object]]:
     """All containers on a network of their own; removed whatever happens."""
     run = f"tutorial-{uuid.uuid4().hex[:8]}"

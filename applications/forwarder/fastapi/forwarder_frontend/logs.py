@@ -16,7 +16,7 @@ LOGGER_NAME = "forwader-frontend"  # (sic) the name that the tutorial's readers 
 FORMAT = "%(asctime)s - %(levelname)s - %(name)s - %(message)s"
 
 logger = logging.getLogger(LOGGER_NAME)
-_queue: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+_queue: queue.Queue[logging.LogRecord] = queue.Queue()
 
 
 def start_logging(file: Path) -> QueueListener:
@@ -37,11 +37,11 @@ def start_logging(file: Path) -> QueueListener:
         raise SettingsError(
             f"LOG_FOLDER={str(file.parent)!r} cannot be written ({error.strerror}): name a writable folder."
         ) from error
-    listener = QueueListener(_queue, handler)  # type: ignore[arg-type]  # SimpleQueue has all that it uses
+    listener = QueueListener(_queue, handler)
     listener.start()
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    logger.handlers[:] = [QueueHandler(_queue)]  # type: ignore[arg-type]
+    logger.handlers[:] = [QueueHandler(_queue)]
     return listener
 
 
@@ -54,7 +54,7 @@ def read_tail(file: Path, lines: int, limit: int) -> list[str]:
         limit: At most so many bytes.
     """
     give_up = time.monotonic() + 0.3
-    while not _queue.empty() and time.monotonic() < give_up:
+    while _queue.unfinished_tasks and time.monotonic() < give_up:  # what was said before the question is in the answer
         time.sleep(0.005)
     text = b""
     for part in (file, Path(f"{file}.1")):
