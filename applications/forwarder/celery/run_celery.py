@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import sys
-import tempfile
 
 from forwarder_backend.settings import Settings, SettingsError
 
@@ -32,9 +31,11 @@ def main() -> int:
             "end what listens there, or choose another port.\n"
         )
         return 1
-    folder = tempfile.mkdtemp(prefix="forwarder-metrics-")
-    main_process = os.getpid()
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # read when prometheus_client is imported
+    # The port is this process's alone, so what lies there was left by one that was killed.
+    folder, main_process = settings.log_folder / f"metrics-{settings.metrics_port}", os.getpid()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)  # read when prometheus_client is imported
     try:
         from forwarder_backend.worker import create
 
