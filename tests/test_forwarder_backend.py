@@ -232,3 +232,11 @@ def test_each_ends_on_sigterm_in_order_and_leaves_no_folder(tmp_path: Path) -> N
         assert not made.client.exists("forwarder:relay:alive")
         assert not made.client.hgetall("forwarder:status:reader")
     assert not [path for path in (tmp_path / "logs").iterdir() if path.is_dir()]
+
+
+def test_a_connection_is_seen_from_its_acceptance_on_without_a_gap(made: Stack) -> None:
+    """The request turns from accepted to done while its state is asked for."""
+    for number in range(60):
+        made.accept(key=f"gap{number}")
+        answers = [made.post(f"interaction/forw/status/reader/gap{number}").status_code for _ in range(3)]
+        assert answers == [200, 200, 200], number

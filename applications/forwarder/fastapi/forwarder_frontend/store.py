@@ -144,14 +144,15 @@ def merge(
 
     Args:
         user: Whose forwards these are.
-        records: State, type, key, connections and sequence of the requests that are not effected yet.
+        records: State, type, key, connections and sequence of the requests that were open when we looked.
         desired: `key/name` → what is wanted (JSON).
         status: `key/name` → what is there (JSON).
         relay: Whether a relay, or whatever else makes the connections, is running.
     """
     wanted = {place: entry for place, text in desired.items() if "type" in (entry := json.loads(text))}
     for state, kind, key, connections, sequence in records:
-        if state != "accepted" or kind == "cancel" or not (key and connections and sequence):
+        # `done`: it had its effect after `desired` was read; what it wants is known all the same.
+        if state not in ("accepted", "done") or kind == "cancel" or not (key and connections and sequence):
             continue
         for connection in json.loads(connections):
             place = f"{key}/{connection['name']}"
