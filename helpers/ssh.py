@@ -193,7 +193,7 @@ class SshConfig:
         """Write the blocks, and the line that includes them.
 
         Args:
-            blocks: All Host blocks that our file shall hold.
+            blocks: Host blocks that our file shall hold; blocks of other names in it stay.
 
         Returns:
             Whether anything changed.
@@ -202,8 +202,9 @@ class SshConfig:
             TutorialError: The reader's file can't be used as it is, or ssh does not understand the result; nothing is
                 changed then.
         """
-        text = "\n".join([_MARK, "", *(b.text() for b in blocks)])
         before, changed = self._read(), False
+        mine = {**self._ours(), **{b.alias: b.text() for b in blocks}}
+        text = "\n".join([_MARK, "", *mine.values()])
         new_folder, new_config = not self.folder.exists(), not self.config.exists()
         old = self.ours.read_text(encoding="utf-8") if self.ours.exists() else None
         if not self._has_line(before):
@@ -228,6 +229,24 @@ class SshConfig:
                 write_atomically(self.ours, old, 0o600)
             raise
         return changed
+
+    def drop(self, aliases: Sequence[str]) -> None:
+        """Take some Host blocks away, and with the last one our line and files."""
+        rest = {alias: text for alias, text in self._ours().items() if alias not in aliases}
+        if not rest:
+            self.remove()
+            return
+        head = self.ours.read_text(encoding="utf-8").splitlines()[:2]
+        write_atomically(self.ours, "\n".join([*head, "", *rest.values()]), 0o600)
+
+    def aliases(self) -> list[str]:
+        """List the Hosts of our file."""
+        return list(self._ours())
+
+    def _ours(self) -> dict[str, str]:
+        text = self.ours.read_text(encoding="utf-8") if self.ours.exists() else ""
+        parts = re.split(r"(?m)^(?=Host )", text)[1:]
+        return {part.split()[1]: f"{part.rstrip()}\n" for part in parts}
 
     def remove(self) -> None:
         """Take our line and files away; the reader's file is as it was, byte for byte."""
@@ -390,9 +409,10 @@ def leftovers(target: str) -> list[Leftover]:
         found = [Leftover("SSH sandbox", str(folder), lambda: shutil.rmtree(folder, ignore_errors=True))]
         return found if folder.exists() else []
     config = SshConfig(Path.home())
-    if not config.made():
+    mine = [alias for alias in config.aliases() if alias in ALIASES]
+    if target == "vm" or not mine:
         return []
-    return [Leftover("Host blocks and the Include line", str(config.ours), config.remove)]
+    return [Leftover(f"Host blocks {', '.join(mine)}", str(config.ours), lambda: config.drop(mine))]
 
 
 def key_fingerprint(path: Path) -> str:

@@ -14,33 +14,29 @@ from typing import ClassVar, Self, cast
 from helpers.errors import TutorialError
 
 # Names with a kind of their own; every other name is a Host of the reader's SSH configuration.
-KINDS = {"local": "helpers.target_local:LocalTarget"}
+KINDS = {
+    "local": "helpers.target_local:LocalTarget",
+    "host": "helpers.target_host:HostTarget",
+    "vm": "helpers.vm:VmTarget",
+}
 SSH_KIND = "helpers.target_ssh:SshTarget"
-# Kinds that a later chapter brings: refused by name, so that they aren't taken for SSH hosts.
-PLANNED = {"vm": "chapter 06", "host": "chapter 06"}
 
 
 def valid_name(name: str) -> str:
     """Make sure that a target can have this name; it becomes an argument of ssh and part of paths.
 
     Args:
-        name: `local`, or a `Host` of the reader's SSH configuration.
+        name: `local`, `vm`, `host`, or a `Host` of the reader's SSH configuration.
 
     Returns:
         The name.
 
     Raises:
-        TutorialError: It is empty, holds other characters than a host alias has, or a later chapter brings its kind.
+        TutorialError: It is empty, or holds other characters than a host alias has.
     """
-    if name in PLANNED:
-        raise TutorialError(
-            f"The target {name!r} does not exist yet",
-            f"it arrives with {PLANNED[name]}",
-            "use target = 'local', or the name of a Host of your SSH configuration",
-        )
     if not re.fullmatch(r"\w[\w.@:+-]*", name):
         raise TutorialError(
-            f"{name!r} is not the name of a target", "", "use 'local', or the name of a Host of ~/.ssh/config"
+            f"{name!r} is not the name of a target", "", "use local, vm, host, or the name of a Host of ~/.ssh/config"
         )
     return name
 
@@ -80,26 +76,27 @@ class Target(ABC):
     A kind of target is a subclass in a module of its own, named in `KINDS`.
 
     Args:
-        name: The name that the reader gave: `local`, or a Host of their SSH configuration.
+        name: The name that the reader gave: `local`, `vm`, `host`, or a Host of their SSH configuration.
     """
 
     kind: ClassVar[str]
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self._is_root: bool | None = None
 
     @staticmethod
     def open(name: str) -> "Target":
         """Make the target of a name.
 
         Args:
-            name: `local`, or a `Host` of the reader's SSH configuration.
+            name: `local`, `vm`, `host`, or a `Host` of the reader's SSH configuration.
 
         Returns:
             The target; nothing has been started or connected to yet.
 
         Raises:
-            TutorialError: The name is empty, or of a kind that a later chapter brings.
+            TutorialError: It is not the name of a target.
         """
         valid_name(name)
         module, _, kind = KINDS.get(name, SSH_KIND).partition(":")
@@ -115,6 +112,7 @@ class Target(ABC):
         input: str | None = None,
         env: Mapping[str, str] | None = None,
         stream: bool = False,
+        repeatable: bool = False,
     ) -> Completed:
         """Run a command and wait for it.
 
@@ -125,6 +123,7 @@ class Target(ABC):
             input: Text for its standard input; without it there is none.
             env: Variables on top of the target's environment.
             stream: Show its output while it runs.
+            repeatable: Running it twice does no harm: it is run again when the connection drops meanwhile.
 
         Returns:
             The completed command.
@@ -150,6 +149,28 @@ class Target(ABC):
         """Copy a file from the target; the counterpart of `put`."""
 
     @abstractmethod
+    def sync(self, folder: Path, remote: str) -> None:
+        """Make a folder on the target the same as one here, as far as git tracks it.
+
+        Args:
+            folder: A folder of a git repository here.
+            remote: Its path there; a relative one starts at the home folder.
+
+        Raises:
+            TutorialError: It is not in a git repository, or rsync failed.
+        """
+
+    @abstractmethod
+    def expose(self, local_port: int, address: str, remote_port: int) -> AbstractContextManager[None]:
+        """Make a TCP port of this machine reachable on the target, at one of the target's own addresses.
+
+        Args:
+            local_port: The port on this machine's loopback address.
+            address: The target's address to listen on, such as that of a Docker network's gateway.
+            remote_port: The port there.
+        """
+
+    @abstractmethod
     def tunnel(self, remote_port: int, local_port: int = 0) -> AbstractContextManager[int]:
         """Make a TCP port of the target's loopback address reachable here, while the block runs.
 
@@ -168,6 +189,12 @@ class Target(ABC):
     @abstractmethod
     def facts(self) -> dict[str, str]:
         """Read what the machine is: system, kernel, architecture, cores, memory, disk, Python."""
+
+    def sudo(self, *argv: str) -> list[str]:
+        """Put `sudo` before a command, unless the target's user is root already."""
+        if self._is_root is None:
+            self._is_root = self.run(["id", "-u"], repeatable=True).stdout.strip() == "0"
+        return list(argv) if self._is_root else ["sudo", "-n", *argv]
 
     def close(self) -> None:
         """Let go of connections; what runs on the target goes on."""

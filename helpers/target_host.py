@@ -1,0 +1,54 @@
+"""The target `host`: this very machine, really; what it can do is found out."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+from helpers.errors import TutorialError
+from helpers.target import Capability
+from helpers.target_local import LocalTarget
+
+
+class HostTarget(LocalTarget):
+    """This machine with all that it can do: for JupyterLab on one's own VM, or a cluster straight on a laptop."""
+
+    kind: ClassVar[str] = "host"
+
+    def capabilities(self) -> frozenset[Capability]:
+        """Find out what steps may use here: Docker's engine, root rights, systemd, a GPU."""
+        tests = {
+            Capability.DOCKER: lambda: _succeeds("docker", "info"),
+            Capability.ROOT: lambda: os.geteuid() == 0 or _succeeds("sudo", "-n", "true"),
+            Capability.SYSTEMD: lambda: Path("/run/systemd/system").is_dir(),
+            Capability.GPU: lambda: _succeeds("nvidia-smi", "-L"),
+        }
+        return frozenset(capability for capability, test in tests.items() if test())
+
+    @contextmanager
+    def expose(self, local_port: int, address: str, remote_port: int) -> Iterator[None]:
+        """Relay a port of the loopback address to another address of this machine; see `Target.expose`.
+
+        Raises:
+            TutorialError: The address and port can't be listened on.
+        """
+        from helpers.relay import relay
+
+        try:
+            with relay(address, remote_port, "127.0.0.1", local_port):
+                yield
+        except OSError as error:
+            raise TutorialError(
+                f"{address}:{remote_port} can't be listened on", str(error), "choose another port", target=self.name
+            ) from None
+
+
+def _succeeds(*argv: str) -> bool:
+    if not shutil.which(argv[0]):
+        return False
+    return subprocess.run(argv, capture_output=True, timeout=20, stdin=subprocess.DEVNULL).returncode == 0
+
+
