@@ -1,4 +1,4 @@
-"""The command `tutorial`: doctor, run, book, clean."""
+"""The command `tutorial`: doctor, run, book, serve, clean, vm, airgap."""
 
 import signal
 import sys
@@ -32,7 +32,7 @@ def _target(name: str) -> str:
 
 TargetOption = Annotated[
     str,
-    typer.Option("--target", "-t", callback=_target, help="local, or the name of a Host of your SSH configuration"),
+    typer.Option("--target", "-t", callback=_target, help="local, vm, host, or a Host of your SSH configuration"),
 ]
 
 
@@ -147,6 +147,73 @@ def clean(
     for item in found:
         item.remove()
         typer.echo(f"removed: {item.what}")
+
+
+vm_app = typer.Typer(help="The VM stand-in: a throw-away machine for the target vm.", no_args_is_help=True)
+app.add_typer(vm_app, name="vm")
+
+
+@vm_app.command("up")
+def vm_up() -> None:
+    """Make the VM, or start it; `ssh tutorial-vm` leads into it then."""
+    from rich.console import Console
+
+    from helpers import vm
+
+    with Console(stderr=True).status("Starting the VM …"):
+        now = vm.up()
+    typer.echo(f"The VM {now.name} runs. Look into it:  ssh {now.name}\nRemove it:  tutorial clean --target vm")
+
+
+@vm_app.command("stop")
+def vm_stop() -> None:
+    """Shut the VM down; its disks stay."""
+    from helpers import vm
+
+    vm.stop()
+    typer.echo("The VM is off. Start it again:  tutorial vm up")
+
+
+@vm_app.command("status")
+def vm_status() -> None:
+    """Tell whether the VM is there and runs."""
+    from helpers import vm
+
+    now = vm.status()
+    typer.echo(f"{now.name}: {now.state}" + (f", sshd on 127.0.0.1:{now.port}" if now.port else ""))
+
+
+airgap_app = typer.Typer(
+    help="Images and tools from package registries, where no container registry answers.", no_args_is_help=True
+)
+app.add_typer(airgap_app, name="airgap")
+
+
+@airgap_app.command("build")
+def airgap_build(
+    group: Annotated[list[str] | None, typer.Argument(help="bases, tools, checks, cluster, vm; none means all")] = None,
+) -> None:
+    """Make what is missing; what is there already costs a second."""
+    from helpers import airgap
+
+    airgap.build(*(group or []))
+    typer.echo("The lab has all of it.  See:  tutorial airgap status")
+
+
+@airgap_app.command("status")
+def airgap_status() -> None:
+    """Show every product of the lab, and its size."""
+    from helpers import airgap
+
+    airgap.show("status")
+
+
+@airgap_app.command("clean")
+def airgap_clean() -> None:
+    """Remove the lab's images and programs; images that a registry gave stay."""
+    from helpers import airgap
+
+    airgap.show("clean")
 
 
 def _parameters(words: Sequence[str]) -> dict[str, Any]:

@@ -24,6 +24,8 @@ class Settings(BaseSettings):
     chapter: str = Field("", description="the chapter that a headless run is in; set by the runner")
     checkpoints: Path | None = Field(None, description="file that checkpoints are recorded in; set by the runner")
     require: str = Field("", description="comma-separated parts that tests may not skip, e.g. docker,chromium")
+    vm: str = Field("tutorial-vm", pattern=r"^[a-z][a-z0-9-]*$", description="the VM stand-in: container, SSH Host")
+    airgap: bool | None = Field(None, description="no container registry can be reached; found out unless it is set")
     parallel: int = Field(2, ge=1, description="how many independent chapters run at the same time")
     cell_timeout: int = Field(300, ge=1, description="seconds that one cell may take")
     notebook_timeout: int = Field(900, ge=1, description="seconds that one notebook may take in all")

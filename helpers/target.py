@@ -133,6 +133,19 @@ class Target(ABC):
         """
 
     @abstractmethod
+    def pipe(self, source: Sequence[str], argv: Sequence[str], *, timeout: float = 600.0) -> Completed:
+        """Run a command on the target with the output of a command of this machine as its standard input.
+
+        Args:
+            source: The command here.
+            argv: The command there.
+            timeout: Seconds until both are ended.
+
+        Returns:
+            The command there, completed; its exit code is not 0 when either failed.
+        """
+
+    @abstractmethod
     def put(self, local: Path, remote: str) -> None:
         """Copy a file to the target.
 

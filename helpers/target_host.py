@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -20,7 +20,7 @@ class HostTarget(LocalTarget):
 
     def capabilities(self) -> frozenset[Capability]:
         """Find out what steps may use here: Docker's engine, root rights, systemd, a GPU."""
-        tests = {
+        tests: dict[Capability, Callable[[], bool]] = {
             Capability.DOCKER: lambda: _succeeds("docker", "info"),
             Capability.ROOT: lambda: os.geteuid() == 0 or _succeeds("sudo", "-n", "true"),
             Capability.SYSTEMD: lambda: Path("/run/systemd/system").is_dir(),
@@ -50,5 +50,3 @@ def _succeeds(*argv: str) -> bool:
     if not shutil.which(argv[0]):
         return False
     return subprocess.run(argv, capture_output=True, timeout=20, stdin=subprocess.DEVNULL).returncode == 0
-
-

@@ -30,9 +30,14 @@ class LocalTarget(Target):
         input: str | None = None,
         env: Mapping[str, str] | None = None,
         stream: bool = False,
+        repeatable: bool = False,
     ) -> Completed:
         """Run a command here; see `Target.run`."""
         return run_here(argv, check=check, timeout=timeout, input=input, env=env, stream=stream, target=self.name)
+
+    def pipe(self, source: Sequence[str], argv: Sequence[str], *, timeout: float = 600.0) -> Completed:
+        """Run a command with another's output as its input; see `Target.pipe`."""
+        return pipe_here(source, argv, timeout, self.name)
 
     def put(self, local: Path, remote: str) -> None:
         """Copy a file into the home folder or to an absolute path; see `Target.put`."""
@@ -41,6 +46,28 @@ class LocalTarget(Target):
     def get(self, remote: str, local: Path) -> None:
         """Copy a file; see `Target.get`."""
         _copy(Path.home() / remote, local, self.name)
+
+    def sync(self, folder: Path, remote: str) -> None:
+        """Copy what git tracks; nothing to do where it is the same folder. See `Target.sync`."""
+        there = Path.home() / remote
+        if there.resolve() == folder.resolve():
+            return
+        there.mkdir(parents=True, exist_ok=True)
+        names = "\0".join(git_tracked(folder, self.name))
+        argv = ["rsync", "-a", "--from0", "--files-from=-", f"{folder}/", f"{there}/"]
+        run_here(argv, input=names, timeout=600, target=self.name)
+
+    @contextmanager
+    def expose(self, local_port: int, address: str, remote_port: int) -> Iterator[None]:
+        """Refuse: this machine's other addresses are not the target's to use; see `Target.expose`.
+
+        Raises:
+            TutorialError: Always.
+        """
+        raise TutorialError(
+            "Nothing is exposed on the target local", "it uses the loopback address only", "use the target host or vm"
+        )
+        yield
 
     @contextmanager
     def tunnel(self, remote_port: int, local_port: int = 0) -> Iterator[int]:
@@ -76,6 +103,49 @@ class LocalTarget(Target):
             "disk free": f"{disk.free / 2**30:.0f} GiB",
             "python": platform.python_version(),
         }
+
+
+def pipe_here(source: Sequence[str], argv: Sequence[str], timeout: float, target: str) -> Completed:
+    """Run `source | argv` on this machine; exit code and standard error are those of whichever failed."""
+    started = time.monotonic()
+    with subprocess.Popen(
+        list(source), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    ) as first:
+        try:
+            done = subprocess.run(
+                list(argv), stdin=first.stdout, capture_output=True, text=True, errors="replace", timeout=timeout
+            )
+        except BaseException as error:
+            os.killpg(first.pid, 9)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            raise TutorialError(
+                f"{argv[0]} took too long", f"it was ended after {timeout:g} s", "see why it hangs", target=target
+            ) from None
+        if first.stdout:
+            first.stdout.close()
+        said = first.stderr.read().decode(errors="replace") if first.stderr else ""
+    code = done.returncode or first.returncode
+    return Completed(list(argv), code, done.stdout, done.stderr + said, time.monotonic() - started)
+
+
+def git_tracked(folder: Path, target: str = "local") -> list[str]:
+    """List the files of a folder that git tracks and that are there.
+
+    Args:
+        folder: A folder of a git repository.
+        target: The target that an error names.
+
+    Returns:
+        Their paths, relative to the folder.
+
+    Raises:
+        TutorialError: It is not in a git repository.
+    """
+    done = run_here(["git", "-C", str(folder), "ls-files", "-z"], check=False, target=target)
+    if done.returncode != 0:
+        raise failed(target, done, f"{folder} is not in a git repository", "clone the repository with git")
+    return [name for name in done.stdout.split("\0") if name and (folder / name).is_file()]
 
 
 def run_here(

@@ -1,9 +1,11 @@
 """Targets over the system's OpenSSH: the reader's configuration, agent, jump hosts and known hosts hold."""
 
 import os
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from shlex import join, quote
@@ -13,30 +15,39 @@ from helpers import ssh
 from helpers.errors import TutorialError
 from helpers.processes import free_port, require_free
 from helpers.target import Capability, Completed, Target, failed
-from helpers.target_local import run_here
+from helpers.target_local import git_tracked, pipe_here, run_here
 
 _FACTS = """. /etc/os-release 2>/dev/null; echo "system=${PRETTY_NAME:-$(uname -s)}"; echo "kernel=$(uname -r)"
 echo "architecture=$(uname -m)"; echo "cores=$(getconf _NPROCESSORS_ONLN)"
+echo "memory=$(awk '/MemTotal/{printf "%.0f GiB", $2/1048576}' /proc/meminfo 2>/dev/null)"
+echo "disk free=$(df -Pk ~ | awk 'NR==2{printf "%.0f GiB", $4/1048576}')"
 echo "docker=$(docker info >/dev/null 2>&1 && echo yes)"; echo "root=$(sudo -n true 2>/dev/null && echo yes)"
 echo "systemd=$(test -d /run/systemd/system && echo yes)"; echo "gpu=$(nvidia-smi -L >/dev/null 2>&1 && echo yes)"
 """
+_WATCH_SECONDS = 1.0
 
 
 class SshTarget(Target):
     """A machine behind a `Host` of an SSH configuration, over one multiplexed connection (ControlMaster).
 
+    A connection that drops is opened again, with its tunnels; a command that it carried is run again only if it may be.
+
     Args:
-        name: The Host.
+        name: The target's name: the Host.
         config: The configuration file; by default the reader's own.
+        host: The Host where the target has another name.
     """
 
     kind: ClassVar[str] = "ssh"
 
-    def __init__(self, name: str, config: Path | None = None) -> None:
+    def __init__(self, name: str, config: Path | None = None, host: str = "") -> None:
         super().__init__(name)
+        self._host = host or name
         self._options = [*(["-F", str(config)] if config else []), "-o", "BatchMode=yes", "-o", "ConnectTimeout=10"]
-        socket = ssh.runtime_folder() / f"{os.getpid()}-%C"
-        self._options += ["-o", "ControlMaster=auto", "-o", f"ControlPath={socket}", "-o", "ControlPersist=60"]
+        path = ssh.runtime_folder() / f"{os.getpid()}-%C"
+        self._options += ["-o", "ControlMaster=auto", "-o", f"ControlPath={path}", "-o", "ControlPersist=60"]
+        self._forwards: list[tuple[str, str]] = []
+        self._connecting = threading.RLock()
 
     def run(
         self,
@@ -47,49 +58,116 @@ class SshTarget(Target):
         input: str | None = None,
         env: Mapping[str, str] | None = None,
         stream: bool = False,
+        repeatable: bool = False,
     ) -> Completed:
         """Run a command there; see `Target.run`. Exit code 255 of ssh itself is told from the command's own."""
         self._connect()
         words = ["env", *(f"{k}={v}" for k, v in (env or {}).items()), *argv] if env else list(argv)
-        command = ["ssh", *self._options, self.name, "--", join(words)]
+        command = ["ssh", *self._options, self._host, "--", join(words)]
         done = run_here(command, check=False, timeout=timeout, input=input, stream=stream, target=self.name)
-        done = Completed(list(argv), done.returncode, done.stdout, done.stderr, done.seconds)
         if done.returncode == 255 and not self._alive():
-            meaning, remedy = ssh.explain(done.stderr)
-            raise TutorialError(
-                "The SSH connection was lost", meaning, remedy, target=self.name, command=argv, output=done.stderr
-            )
+            if repeatable:
+                self._connect()
+                done = run_here(command, check=False, timeout=timeout, input=input, stream=stream, target=self.name)
+            if not repeatable or (done.returncode == 255 and not self._alive()):
+                raise self._lost(argv, done.stderr)
+        done = Completed(list(argv), done.returncode, done.stdout, done.stderr, done.seconds)
         if check and done.returncode != 0:
             raise failed(self.name, done)
         return done
 
+    def _lost(self, argv: Sequence[str], said: str) -> TutorialError:
+        meaning, remedy = ssh.explain(said)
+        return TutorialError(
+            "The SSH connection was lost",
+            f"{meaning}; the command may have run or not",
+            f"run the cell again: it looks before it acts. {remedy}",
+            target=self.name,
+            command=argv,
+            output=said,
+        )
+
+    def pipe(self, source: Sequence[str], argv: Sequence[str], *, timeout: float = 600.0) -> Completed:
+        """Run a command there with a local one's output as its input; see `Target.pipe`."""
+        self._connect()
+        return pipe_here(source, ["ssh", *self._options, self._host, "--", join(argv)], timeout, self.name)
+
     def put(self, local: Path, remote: str) -> None:
         """Copy a file there, under a temporary name first; see `Target.put`."""
         part = f"{remote}.part"
-        self._copy([str(local), f"{self.name}:{part}"], str(local))
+        self._copy([str(local), f"{self._host}:{part}"], str(local))
         self.run(["mv", "-f", part, remote])
 
     def get(self, remote: str, local: Path) -> None:
         """Copy a file from there; see `Target.get`."""
         part = local.with_name(f".{local.name}.part")
         try:
-            self._copy([f"{self.name}:{remote}", str(part)], remote)
+            self._copy([f"{self._host}:{remote}", str(part)], remote)
             os.replace(part, local)
         finally:
             part.unlink(missing_ok=True)
 
+    def sync(self, folder: Path, remote: str) -> None:
+        """Copy what git tracks by rsync, and remove there what an earlier sync brought and git has no more."""
+        self._connect()
+        names, manifest = git_tracked(folder, self.name), f"{remote}/.tutorial-sync"
+        before = self.run(["sh", "-c", f"mkdir -p {quote(remote)}; cat {quote(manifest)} 2>/dev/null || true"]).stdout
+        listed = "\0".join(dict.fromkeys([*names, *before.split("\n")])).strip("\0")
+        shell = join(["ssh", *self._options])
+        argv = ["rsync", "-a", "--from0", "--files-from=-", "--delete-missing-args", "-e", shell, f"{folder}/"]
+        run_here([*argv, f"{self._host}:{remote}/"], input=listed, timeout=600, target=self.name)
+        self.run(["sh", "-c", f"cat >{quote(manifest)}"], input="\n".join(names))
+
     @contextmanager
     def tunnel(self, remote_port: int, local_port: int = 0) -> Iterator[int]:
-        """Open `ssh -L` on the connection; see `Target.tunnel`."""
-        self._connect()
+        """Open `ssh -L` on the connection, and again when the connection comes back; see `Target.tunnel`."""
         port = local_port or free_port()
         require_free(port, "a tunnel")  # the shared connection would take an equal tunnel for the same one
-        forward = f"127.0.0.1:{port}:127.0.0.1:{remote_port}"
-        self._control("forward", "-L", forward)
-        try:
+        with self._forwarded("-L", f"127.0.0.1:{port}:127.0.0.1:{remote_port}", "choose another local port"):
             yield port
+
+    @contextmanager
+    def expose(self, local_port: int, address: str, remote_port: int) -> Iterator[None]:
+        """Open `ssh -R` on the connection; see `Target.expose`. The server must allow that address (sshd_config(5)).
+
+        Raises:
+            TutorialError: The server refuses, or listens on its loopback address instead.
+        """
+        remedy = "set `GatewayPorts clientspecified` in the machine's sshd_config, and reload sshd"
+        with self._forwarded("-R", f"{address}:{remote_port}:127.0.0.1:{local_port}", remedy):
+            listening = self.run(["ss", "-Hltn", f"sport = :{remote_port}"], repeatable=True).stdout
+            if f"{address}:{remote_port}" not in listening:
+                raise TutorialError(
+                    f"{address}:{remote_port} is not open on {self.name}",
+                    "its sshd lets reverse tunnels listen on the loopback address only",
+                    remedy,
+                    target=self.name,
+                )
+            yield
+
+    @contextmanager
+    def _forwarded(self, flag: str, forward: str, remedy: str) -> Iterator[None]:
+        self._connect()
+        self._control("forward", flag, forward, remedy=remedy)
+        self._forwards.append((flag, forward))
+        over = threading.Event()
+        watcher = threading.Thread(target=self._watch, args=(over,), name="tunnel", daemon=True)
+        watcher.start()
+        try:
+            yield
         finally:
-            self._control("cancel", "-L", forward)
+            over.set()
+            watcher.join()
+            self._forwards.remove((flag, forward))
+            if self._connected():
+                self._control("cancel", flag, forward)
+
+    def _watch(self, over: threading.Event) -> None:
+        """Bring a dropped connection back while a tunnel is in use."""
+        while not over.wait(_WATCH_SECONDS):
+            if not self._connected():
+                with suppress(TutorialError, subprocess.TimeoutExpired):  # away still: ask again in a moment
+                    self._connect()
 
     def facts(self) -> dict[str, str]:
         """Read what the machine is; see `Target.facts`."""
@@ -103,38 +181,49 @@ class SshTarget(Target):
 
     def close(self) -> None:
         """End the connection."""
-        argv = ["ssh", *self._options, "-O", "exit", self.name]
+        argv = ["ssh", *self._options, "-O", "exit", self._host]
         subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, timeout=20)
 
     def _facts(self) -> dict[str, str]:
-        lines = self.run(["/bin/sh"], input=_FACTS).stdout.splitlines()
+        lines = self.run(["/bin/sh"], input=_FACTS, repeatable=True).stdout.splitlines()
         return {k: v for k, _, v in (line.partition("=") for line in lines)}
 
     def _connect(self) -> None:
         """Open the connection unless it is open; its errors are those of SSH, not of a command."""
-        if self._socket.exists():  # the connection's process removes it when it ends
-            return
-        argv = ["ssh", *self._options, "-f", "-N", self.name]
-        # A background ssh keeps its streams open: no pipe for standard error, or this would wait for its end.
-        log = ssh.runtime_folder() / f"{os.getpid()}.log"
-        with log.open("w") as output:
-            done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=60)
-        said = log.read_text(encoding="utf-8", errors="replace")
-        log.unlink(missing_ok=True)
-        if done.returncode != 0:
-            meaning, remedy = ssh.explain(said)
-            raise TutorialError(
-                "SSH could not connect", meaning, remedy, target=self.name, command=["ssh", self.name], output=said
-            )
+        with self._connecting:
+            if self._connected():
+                return
+            self._socket.unlink(missing_ok=True)  # a connection that was killed leaves it behind
+            argv = ["ssh", *self._options, "-f", "-N", self._host]
+            # A background ssh keeps its streams open: no pipe for standard error, or this would wait for its end.
+            log = ssh.runtime_folder() / f"{os.getpid()}-{threading.get_ident()}.log"
+            with log.open("w") as output:
+                done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=60)
+            said = log.read_text(encoding="utf-8", errors="replace")
+            log.unlink(missing_ok=True)
+            if done.returncode != 0:
+                meaning, remedy = ssh.explain(said)
+                raise TutorialError(
+                    "SSH could not connect", meaning, remedy, target=self.name, command=["ssh", self._host], output=said
+                )
+            for flag, forward in self._forwards:
+                self._control("forward", flag, forward, remedy="choose another port")
+
+    def _connected(self) -> bool:
+        """Tell whether the connection's process listens; killed, it leaves its socket behind."""
+        if not self._socket.exists():
+            return False
+        with socket.socket(socket.AF_UNIX) as client:
+            return client.connect_ex(str(self._socket)) == 0
 
     def _alive(self) -> bool:
-        check = ["ssh", *self._options, "-O", "check", self.name]
+        check = ["ssh", *self._options, "-O", "check", self._host]
         return subprocess.run(check, capture_output=True, timeout=20).returncode == 0
 
     @cached_property
     def _socket(self) -> Path:
         """The control socket: OpenSSH puts a hash into its name."""
-        lines = run_here(["ssh", *self._options, "-G", self.name], target=self.name).stdout.splitlines()
+        lines = run_here(["ssh", *self._options, "-G", self._host], target=self.name).stdout.splitlines()
         return Path(next(line.split(" ", 1)[1] for line in lines if line.startswith("controlpath ")))
 
     def _copy(self, words: Sequence[str], what: str) -> None:
@@ -144,8 +233,8 @@ class SshTarget(Target):
         if done.returncode != 0:
             raise failed(self.name, done, f"{quote(what)} was not copied", "check the path and the permissions")
 
-    def _control(self, what: str, *words: str) -> None:
-        argv = ["ssh", *self._options, "-O", what, *words, self.name]
+    def _control(self, what: str, *words: str, remedy: str = "") -> None:
+        argv = ["ssh", *self._options, "-O", what, *words, self._host]
         done = run_here(argv, check=False, timeout=20, target=self.name)
         if done.returncode != 0 and what == "forward":
-            raise failed(self.name, done, "the tunnel was refused", "choose another local port")
+            raise failed(self.name, done, "the tunnel was refused", remedy)

@@ -131,7 +131,7 @@ def test_the_sandbox_goes_away(vm: SshTarget, place: ssh.Endpoint) -> None:
     assert not ssh.sandbox_folder().exists() and processes.running() == []
 
 
-@pytest.mark.parametrize("name", ["", "-oProxyCommand=x", "a b", "vm", "host"])
+@pytest.mark.parametrize("name", ["", "-oProxyCommand=x", "a b", "a;b"])
 def test_names_that_no_target_can_have(name: str) -> None:
     with pytest.raises(TutorialError):
         valid_name(name)

@@ -1,4 +1,4 @@
-"""The air-gapped lab: makes images and tools from package registries alone. `lab.py build|status|clean`, see README.md."""
+"""The air-gapped lab: images and tools from package registries alone. `lab.py build|status|clean`, see README.md."""
 
 import argparse
 import fcntl
@@ -156,7 +156,11 @@ def _make(name: str, report: _Reporter) -> None:
     product = PRODUCTS[name]
     log = CACHE / "logs" / f"{re.sub('[/:]', '_', name)}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with report.product(name, log), log.open("w") as file, tempfile.TemporaryDirectory(prefix="tutorial-lab-") as folder:
+    with (
+        report.product(name, log),
+        log.open("w") as file,
+        tempfile.TemporaryDirectory(prefix="tutorial-lab-") as folder,
+    ):
         if isinstance(product, Program):
             _compile(product, Path(folder), file)
         elif isinstance(product, Debian):
@@ -169,9 +173,13 @@ def _run(argv: Sequence[str], log: TextIO, cwd: Path | None = None, env: dict[st
     log.write(f"$ {' '.join(argv)}\n")
     log.flush()
     try:
-        done = subprocess.run(argv, stdout=log, stderr=log, cwd=cwd, env=env, timeout=_SECONDS, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            argv, stdout=log, stderr=log, cwd=cwd, env=env, timeout=_SECONDS, stdin=subprocess.DEVNULL
+        )
     except FileNotFoundError:
-        raise Failed(f"{argv[0]} is missing on this machine: install it (Debian: golang, debootstrap, docker.io)") from None
+        raise Failed(
+            f"{argv[0]} is missing on this machine: install it (Debian: golang, debootstrap, docker.io)"
+        ) from None
     if done.returncode:
         log.flush()
         said = "".join(f"\n  {line}" for line in Path(log.name).read_text(errors="replace").splitlines()[-15:])

@@ -96,9 +96,7 @@ PRODUCTS: dict[str, Product] = {
         Image(_ETCD, "cluster", "etcd/Dockerfile", needs=("etcd",)),
         Image(_PAUSE, "cluster", "pause/Dockerfile", needs=("pause",)),
         Image(_COREDNS, "cluster", "coredns/Dockerfile", needs=("coredns",)),
-        Image(
-            _LOCAL_PATH, "cluster", "local-path-provisioner/Dockerfile", needs=("local-path-provisioner",)
-        ),
+        Image(_LOCAL_PATH, "cluster", "local-path-provisioner/Dockerfile", needs=("local-path-provisioner",)),
         Image(REGISTRY, "cluster", "registry/Dockerfile", ("registry/config.yml",), ("registry",)),
         Image(
             NODE,

@@ -1,0 +1,169 @@
+"""The real binaries (kubectl, kind, helm): PATH, else the lab, else a download checked by checksum, else go install."""
+
+import hashlib
+import io
+import os
+import platform
+import shutil
+import subprocess
+import tarfile
+import tomllib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import requests
+
+from helpers.errors import TutorialError
+from helpers.settings import ROOT
+from helpers.target import Capability, Target
+
+VERSIONS = tomllib.loads((ROOT / "deployments" / "versions.toml").read_text(encoding="utf-8"))
+TOOLS: dict[str, str] = VERSIONS["tools"]
+# Where each project publishes its binaries and their checksums: (program or archive, checksum file).
+_DOWNLOADS = {
+    "kubectl": ("https://dl.k8s.io/release/{v}/bin/linux/{a}/kubectl", ".sha256"),
+    "kind": ("https://github.com/kubernetes-sigs/kind/releases/download/{v}/kind-linux-{a}", ".sha256sum"),
+    "helm": ("https://get.helm.sh/helm-{v}-linux-{a}.tar.gz", ".sha256sum"),
+}
+_MODULES = {
+    "kind": "sigs.k8s.io/kind@{v}",
+    "helm": "helm.sh/helm/v3/cmd/helm@{v}",
+    "kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform@{v}",
+    "kube-score": "github.com/zegl/kube-score/cmd/kube-score@{v}",
+}
+_LAB = {
+    "kubectl": "kubernetes",
+    "kind": "kind",
+    "helm": "helm",
+    "kubeconform": "kubeconform",
+    "kube-score": "kube-score",
+}
+_VERSION_WORDS = {"kubectl": ["version", "--client"], "kind": ["version"], "helm": ["version", "--short"]}
+
+
+def cache_folder() -> Path:
+    """Give the folder that tools are kept in between runs."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tutorial" / "tools"
+
+
+@cache
+def find(name: str) -> Path:
+    """Find a tool in the pinned version, or get it.
+
+    Args:
+        name: One of `deployments/versions.toml`.
+
+    Returns:
+        The program on this machine.
+
+    Raises:
+        TutorialError: It is on PATH in no pinned version, and can neither be downloaded nor built.
+    """
+    version, tried = TOOLS[name], []
+    on_path = shutil.which(name)
+    if on_path and version in _says(Path(on_path), name):
+        return Path(on_path)
+    kept = cache_folder() / version / name
+    if kept.exists():
+        return kept
+    ways: list[tuple[str, Callable[[str, Path], None]]] = [
+        ("the lab", _from_lab),
+        ("a download", _download),
+        ("go install", _go_install),
+    ]
+    for way, get in ways:
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            part = kept.with_name(f".{name}.{os.getpid()}")
+            get(name, part)
+            part.chmod(0o755)
+            part.rename(kept)
+            return kept
+        except (TutorialError, OSError, requests.RequestException, subprocess.CalledProcessError, KeyError) as error:
+            tried.append(f"{way}: {error.what if isinstance(error, TutorialError) else type(error).__name__}")
+    raise TutorialError(
+        f"There is no {name} {version}",
+        "; ".join([f"on PATH: {on_path or 'nothing'}", *tried]),
+        f"put {name} {version} on PATH, connect to the internet, or install Go",
+    )
+
+
+def _says(program: Path, name: str) -> str:
+    done = subprocess.run([program, *_VERSION_WORDS.get(name, ["-v"])], capture_output=True, text=True, timeout=20)
+    return done.stdout + done.stderr
+
+
+def _from_lab(name: str, destination: Path) -> None:
+    """Take it from the air-gapped lab when that has it already, or when nothing can be downloaded."""
+    from helpers import airgap
+
+    made = airgap.program(_LAB[name])
+    if not made.exists():
+        if not airgap.needed():
+            raise TutorialError("not needed: there is internet")
+        airgap.build("tools" if name in _DOWNLOADS else "checks", quiet=True)
+    shutil.copy2(made, destination)
+
+
+def _download(name: str, destination: Path) -> None:
+    architecture = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}[platform.machine()]
+    pattern, suffix = _DOWNLOADS[name]
+    url = pattern.format(v=TOOLS[name], a=architecture)
+    content = _get(url)
+    expected = _get(url + suffix).decode().split()[0]
+    if hashlib.sha256(content).hexdigest() != expected:
+        raise TutorialError(f"{url} does not have its published checksum")
+    if url.endswith(".tar.gz"):
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            member = archive.extractfile(f"linux-{architecture}/{name}")
+            content = member.read() if member else b""
+    destination.write_bytes(content)
+
+
+def _get(url: str) -> bytes:
+    answer = requests.get(url, timeout=(10, 300))
+    answer.raise_for_status()
+    return answer.content
+
+
+def _go_install(name: str, destination: Path) -> None:
+    env = {**os.environ, "GOBIN": str(destination.parent), "CGO_ENABLED": "0"}
+    module = _MODULES[name].format(v=TOOLS[name])
+    subprocess.run(["go", "install", "-trimpath", module], check=True, capture_output=True, env=env, timeout=1800)
+    (destination.parent / name).rename(destination)
+
+
+def install(target: Target, *names: str) -> dict[str, str]:
+    """Make tools available on a target, for its user as well.
+
+    Args:
+        target: The target.
+        names: The tools.
+
+    Returns:
+        The path of each on the target.
+
+    Raises:
+        TutorialError: A tool could not be got or copied.
+    """
+    return {name: _install(target, name) for name in names}
+
+
+def _install(target: Target, name: str) -> str:
+    found = target.run(["sh", "-c", f"command -v {name}"], check=False, repeatable=True).stdout.strip()
+    words = _VERSION_WORDS.get(name, ["-v"])
+    if found and TOOLS[name] in target.run([found, *words], check=False, repeatable=True).stdout:
+        return found
+    if target.kind in ("local", "host"):
+        return str(find(name))
+    part = f".{name}.tutorial"  # in the home folder
+    target.put(find(name), part)
+    if Capability.ROOT in target.capabilities():
+        path = f"/usr/local/bin/{name}"
+        target.run(target.sudo("install", "-m", "755", part, path))
+    else:
+        path = target.run(["sh", "-c", f"mkdir -p ~/.local/bin && echo ~/.local/bin/{name}"]).stdout.strip()
+        target.run(["install", "-m", "755", part, path])
+    target.run(["rm", "-f", part])
+    return path

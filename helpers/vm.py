@@ -1,0 +1,204 @@
+"""The target `vm`: a throw-away VM stand-in, a container with systemd, sshd and a Docker of its own."""
+
+import json
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from helpers import airgap, ssh
+from helpers.errors import TutorialError
+from helpers.processes import write_atomically
+from helpers.settings import ROOT, settings
+from helpers.target_ssh import SshTarget
+from helpers.undo import Leftover
+
+IMAGE = "tutorial/vm:bookworm"
+USER = "ubuntu"
+_READY_SECONDS = 60.0
+# Docker's data and containerd's, and the persistent volume of chapter 02: they stay when the VM is stopped.
+_VOLUMES = {"docker": "/var/lib/docker", "containerd": "/var/lib/containerd", "volume": "/media/volume"}
+
+
+@dataclass(frozen=True)
+class Vm:
+    """The VM as it is now.
+
+    Attributes:
+        name: Of its container, and its Host in the SSH configuration.
+        state: `missing`, `running`, or what Docker calls it.
+        port: Of its sshd on this machine's loopback address; 0 unless it runs.
+    """
+
+    name: str
+    state: str
+    port: int
+
+
+class VmTarget(SshTarget):
+    """The VM stand-in, made on first use; all else is as on any machine behind SSH."""
+
+    kind: ClassVar[str] = "vm"
+
+    def __init__(self, name: str = "vm") -> None:
+        super().__init__(name, _config().config, settings().vm)
+
+    def _connect(self) -> None:
+        if not self._connected():
+            up()
+        super()._connect()
+
+
+def status() -> Vm:
+    """Look whether the VM is there and runs.
+
+    Raises:
+        TutorialError: No Docker engine answers.
+    """
+    name = settings().vm
+    done = _docker("container", "inspect", name, check=False)
+    if done.returncode != 0:
+        return Vm(name, "missing", 0)
+    seen: dict[str, Any] = json.loads(done.stdout)[0]
+    bound = seen["NetworkSettings"]["Ports"].get("22/tcp") or [{"HostPort": "0"}]
+    return Vm(name, seen["State"]["Status"], int(bound[0]["HostPort"]))
+
+
+def up() -> Vm:
+    """Have the VM run, make it where there is none, and name it in our SSH file.
+
+    Returns:
+        The VM; its sshd and its Docker answer.
+
+    Raises:
+        TutorialError: No Docker engine answers, the image can't be made, or the VM doesn't get ready.
+    """
+    now = status()
+    if now.state == "missing":
+        _make_image()
+        _create(now.name)
+    elif now.state != "running":
+        _docker("start", now.name)
+    vm = status()
+    _enrol(vm)
+    _wait(vm)
+    return vm
+
+
+def stop() -> None:
+    """Shut the VM down; its disks stay."""
+    if status().state == "running":
+        _docker("stop", "-t", "30", settings().vm, timeout=60)
+
+
+def destroy() -> None:
+    """Remove the VM, its disks, its key and its Host; doing so twice does no harm."""
+    name = settings().vm
+    _docker("rm", "-f", "-v", name, check=False)
+    for volume in _VOLUMES:
+        _docker("volume", "rm", "-f", f"{name}-{volume}", check=False)
+    _config().drop([name])
+    for path in (_key(), Path(f"{_key()}.pub"), _known_hosts()):
+        path.unlink(missing_ok=True)
+
+
+def leftovers(target: str) -> list[Leftover]:
+    """List the VM, for the target `vm`."""
+    if target != "vm":
+        return []
+    vm = status()
+    made = vm.state != "missing" or vm.name in _config().aliases() or _key().exists()
+    return [Leftover("the VM stand-in with all that is in it", f"container {vm.name}", destroy)] if made else []
+
+
+def _make_image() -> None:
+    """Have the VM's image: from the lab where no registry answers, else from the same Dockerfile on Debian's image."""
+    airgap.build("vm")
+
+
+def _create(name: str) -> None:
+    volumes = [word for volume, path in _VOLUMES.items() for word in ("-v", f"{name}-{volume}:{path}")]
+    _docker(
+        "run", "-d", "--name", name, "--hostname", "vm", "--label", "tutorial.vm=1", "--privileged", *_runtime(),
+        "--tmpfs", "/run", *volumes, "-p", "127.0.0.1::22", IMAGE, remedy="tutorial airgap build vm",
+    )  # fmt: skip
+
+
+def _runtime() -> Sequence[str]:
+    """Name the runtime that asks for no more than this machine can give, where the lab has registered it."""
+    known = _docker("info", "--format", "{{json .Runtimes}}").stdout
+    return ["--runtime", "runc-bounded"] if "runc-bounded" in known else []
+
+
+def _enrol(vm: Vm) -> None:
+    """Let our key in, pin the VM's host key, and write its Host."""
+    key = ssh.make_key(_key())
+    public = Path(f"{key}.pub").read_text(encoding="utf-8")
+    home = f"/home/{USER}/.ssh/authorized_keys"
+    script = f'grep -qxF "$0" {home} 2>/dev/null || echo "$0" >>{home}; chown {USER}: {home}; chmod 600 {home}'
+    _docker("exec", vm.name, "sh", "-c", script, public.strip())
+    host_key = _docker("exec", vm.name, "cat", "/etc/ssh/ssh_host_ed25519_key.pub").stdout.split()
+    write_atomically(_known_hosts(), f"[127.0.0.1]:{vm.port} {host_key[0]} {host_key[1]}\n", 0o600)
+    options = {"UserKnownHostsFile": f'"{_known_hosts()}"', "StrictHostKeyChecking": "yes"}
+    _config().install([ssh.HostBlock(vm.name, "127.0.0.1", USER, str(key), vm.port, options)])
+
+
+def _wait(vm: Vm) -> None:
+    """Wait for systemd, sshd and Docker in the VM."""
+    deadline = time.monotonic() + _READY_SECONDS
+    test = "systemctl is-active -q ssh && docker info >/dev/null 2>&1"
+    while _docker("exec", vm.name, "sh", "-c", test, check=False).returncode != 0:
+        if time.monotonic() > deadline or status().state != "running":
+            log = _docker("exec", vm.name, "sh", "-c", "systemctl --failed; journalctl -n 20", check=False)
+            raise TutorialError(
+                "The VM did not get ready",
+                f"its sshd or Docker does not answer after {_READY_SECONDS:g} s",
+                "tutorial clean --target vm, then tutorial vm up",
+                target="vm",
+                output=log.stdout,
+            )
+        time.sleep(0.3)
+
+
+def _config() -> ssh.SshConfig:
+    return ssh.SshConfig(Path.home())
+
+
+def _key() -> Path:
+    return Path.home() / ".ssh" / f"{settings().vm}.pem"
+
+
+def _known_hosts() -> Path:
+    return Path.home() / ".ssh" / f"{settings().vm}.known_hosts"
+
+
+def _docker(
+    *words: str, check: bool = True, timeout: float = 120, remedy: str = ""
+) -> "subprocess.CompletedProcess[str]":
+    argv = ["docker", *words]
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL, cwd=ROOT)
+    except FileNotFoundError:
+        raise TutorialError(
+            "Docker is not installed", "the target vm is a container", "install Docker", target="vm"
+        ) from None
+    if "Cannot connect to the Docker daemon" in done.stderr:
+        raise TutorialError(
+            "No Docker engine answers",
+            "the target vm is a container on this machine",
+            "start Docker (systemctl start docker), or use the target local",
+            target="vm",
+            output=done.stderr,
+        )
+    if check and done.returncode != 0:
+        raise TutorialError(
+            f"docker {words[0]} failed",
+            f"exit code {done.returncode}",
+            remedy or "read what Docker says; tutorial clean --target vm starts over",
+            target="vm",
+            command=argv,
+            output=done.stderr,
+        )
+    return done
