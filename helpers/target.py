@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -111,7 +111,7 @@ class Target(ABC):
         timeout: float = 60.0,
         input: str | None = None,
         env: Mapping[str, str] | None = None,
-        stream: bool = False,
+        stream: bool | Callable[[str], None] = False,
         repeatable: bool = False,
     ) -> Completed:
         """Run a command and wait for it.
@@ -122,7 +122,7 @@ class Target(ABC):
             timeout: Seconds until it is ended and counts as failed.
             input: Text for its standard input; without it there is none.
             env: Variables on top of the target's environment.
-            stream: Show its output while it runs.
+            stream: Show its output while it runs, or hand each line to a function; both streams are one then.
             repeatable: Running it twice does no harm: it is run again when the connection drops meanwhile.
 
         Returns:

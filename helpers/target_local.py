@@ -4,8 +4,9 @@ import os
 import platform
 import shutil
 import subprocess
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -29,7 +30,7 @@ class LocalTarget(Target):
         timeout: float = 60.0,
         input: str | None = None,
         env: Mapping[str, str] | None = None,
-        stream: bool = False,
+        stream: bool | Callable[[str], None] = False,
         repeatable: bool = False,
     ) -> Completed:
         """Run a command here; see `Target.run`."""
@@ -155,17 +156,18 @@ def run_here(
     timeout: float = 60.0,
     input: str | None = None,
     env: Mapping[str, str] | None = None,
-    stream: bool = False,
+    stream: bool | Callable[[str], None] = False,
     target: str = "local",
 ) -> Completed:
     """Run a command on this machine in a process group of its own; parameters and result as in `Target.run`."""
     started = time.monotonic()
+    told: Callable[[str], None] | None = stream if callable(stream) else print if stream else None
     try:
         child = subprocess.Popen(
             list(argv),
             stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
-            stdout=None if stream else subprocess.PIPE,
-            stderr=None if stream else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if told else subprocess.PIPE,
             env={**os.environ, **(env or {})},
             text=True,
             errors="replace",
@@ -180,7 +182,7 @@ def run_here(
             command=argv,
         ) from None
     try:
-        stdout, stderr = child.communicate(input, timeout)
+        stdout, stderr = _streamed(child, input, timeout, told) if told else child.communicate(input, timeout)
     except subprocess.TimeoutExpired:
         _end_group(child)
         raise TutorialError(
@@ -197,6 +199,29 @@ def run_here(
     if check and done.returncode != 0:
         raise failed(target, done)
     return done
+
+
+def _streamed(
+    child: "subprocess.Popen[str]", input: str | None, timeout: float, told: Callable[[str], None]
+) -> tuple[str, str]:
+    """Tell each line as it comes; both streams are one then."""
+    lines: list[str] = []
+    timer = threading.Timer(timeout, os.killpg, (child.pid, 9))
+    timer.start()
+    try:
+        if child.stdin:
+            child.stdin.write(input or "")
+            child.stdin.close()
+        for line in child.stdout or ():
+            lines.append(line)
+            told(line.rstrip("\n"))
+        child.wait()
+    finally:
+        expired = not timer.is_alive()
+        timer.cancel()
+    if expired:
+        raise subprocess.TimeoutExpired(child.args, timeout)
+    return "".join(lines), ""
 
 
 def _end_group(child: "subprocess.Popen[str]") -> None:

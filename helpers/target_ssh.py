@@ -4,7 +4,7 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -57,7 +57,7 @@ class SshTarget(Target):
         timeout: float = 60.0,
         input: str | None = None,
         env: Mapping[str, str] | None = None,
-        stream: bool = False,
+        stream: bool | Callable[[str], None] = False,
         repeatable: bool = False,
     ) -> Completed:
         """Run a command there; see `Target.run`. Exit code 255 of ssh itself is told from the command's own."""
