@@ -1,0 +1,471 @@
+"""Chapter 06: a Kubernetes cluster in a Docker container (kind), a registry beside it, and a way to it from the laptop.
+
+Sources: https://kind.sigs.k8s.io/docs/user/configuration/ and https://kind.sigs.k8s.io/docs/user/local-registry/.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import yaml
+
+from helpers import airgap, display, tools
+from helpers.errors import TutorialError
+from helpers.processes import write_atomically
+from helpers.settings import ROOT, settings
+from helpers.target import Capability, Target, opened
+from helpers.target_local import run_here
+from helpers.undo import Leftover
+
+FOLDER = ROOT / "deployments" / "kind"
+NODE_IMAGE = f"kindest/node:{tools.VERSIONS['cluster']['kubernetes']}"
+REGISTRY_IMAGE = f"registry:{tools.VERSIONS['cluster']['registry']}"
+REGISTRY = "kind-registry"
+REGISTRY_PORT = 5001
+_MARK = "tutorial-cluster"  # a ConfigMap in kube-public: the cluster is ours, and of which configuration
+_REGISTRY_VOLUME = "tutorial-registry"
+# What the platform's own setup script asks for, and inotify's limits as kind's known issues name them.
+NEEDS = {"cores": 2, "memory (GiB)": 4, "disk (GiB)": 10, "inotify watches": 524288, "inotify instances": 512}
+_LOOK = """echo "cores=$(nproc)"; awk '/MemTotal/{print "memory (GiB)=" int($2/1048576+0.5)}' /proc/meminfo
+root=$(docker info -f '{{.DockerRootDir}}' 2>/dev/null)
+echo "disk (GiB)=$(df -Pk "${root:-/}" | awk 'NR==2{print int($4/1048576)}')"
+echo "inotify watches=$(cat /proc/sys/fs/inotify/max_user_watches)"
+echo "inotify instances=$(cat /proc/sys/fs/inotify/max_user_instances)"
+"""
+# The ten steps of the platform's integration-setup.sh, and where each lives in this repository.
+SETUP_STEPS = (
+    ("loads configuration", "helpers/settings.py, the cell `parameters`"),
+    ("gives options", "the parameters of each notebook"),
+    ("checks resources", "helpers/kind.py, `requirements`"),
+    ("checks the OS", "helpers/doctor.py, `Target.facts`"),
+    ("runs setup scripts (cluster, registry)", "helpers/kind.py, deployments/kind/"),
+    ("applies YAML", "chapter 09, deployments/forwarder/"),
+    ("installs Helm", "helpers/tools.py"),
+    ("installs the GPU operator and nvshare", "chapter 05 (planned)"),
+    ("installs Ray", "chapter 07 (planned)"),
+    ("runs tests", "the checkpoints of each notebook, tests/"),
+)
+
+
+def configuration(path: Path) -> dict[str, Any]:
+    """Read a cluster's configuration and make sure that kind would take it.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content.
+
+    Raises:
+        TutorialError: It can't be read, is not kind's, or maps a port twice.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise TutorialError(f"{path} can't be read", str(error), "correct the file") from None
+    if not isinstance(content, dict) or content.get("apiVersion") != "kind.x-k8s.io/v1alpha4":
+        raise TutorialError(f"{path} is not a configuration of kind", "apiVersion is not kind.x-k8s.io/v1alpha4", "see "
+                            "deployments/kind/cluster.yaml")  # fmt: skip
+    taken = [row["machine"] for row in ports(content)]
+    if twice := {p for p in taken if taken.count(p) > 1}:
+        raise TutorialError(
+            f"{path} maps a port twice", f"host port {min(twice)}", "give each mapping its own hostPort"
+        )
+    return content
+
+
+def ports(content: Mapping[str, Any]) -> list[Mapping[str, int]]:
+    """List which port of the machine leads to which port of the node."""
+    found = [m for node in content.get("nodes", []) for m in node.get("extraPortMappings", [])]
+    return [{"machine": int(m["hostPort"]), "node": int(m["containerPort"])} for m in found]
+
+
+def requirements(target: Target) -> list[Mapping[str, object]]:
+    """Compare what a machine has with what a cluster needs.
+
+    Args:
+        target: The machine.
+
+    Returns:
+        A row for each of `NEEDS`, with the columns what, there, needed, enough.
+    """
+    there = dict(x.split("=") for x in target.run(["/bin/sh"], input=_LOOK, repeatable=True).stdout.splitlines())
+    return [
+        {"what": k, "there": int(there[k]), "needed": v, "enough": "yes" if int(there[k]) >= v else "no"}
+        for k, v in NEEDS.items()
+    ]
+
+
+def raise_inotify(target: Target) -> None:
+    """Raise the limits of inotify until the machine restarts, where they are too low and root rights are there."""
+    low = [row for row in requirements(target) if str(row["what"]).startswith("inotify") and row["enough"] == "no"]
+    names = {"inotify watches": "max_user_watches", "inotify instances": "max_user_instances"}
+    for row in low:
+        setting = f"fs.inotify.{names[str(row['what'])]}={row['needed']}"
+        target.run(target.sudo("sysctl", "-q", "-w", setting), check=False)
+
+
+def busy_ports(target: Target, content: Mapping[str, Any]) -> list[int]:
+    """List the ports of the machine that the cluster wants and somebody else has."""
+    wanted = {row["machine"] for row in ports(content)}
+    said = target.run(["ss", "-Hltn"], repeatable=True).stdout
+    return sorted(wanted & {int(m) for m in re.findall(r":(\d+)\s+\S+:\*", said)})
+
+
+def plan(target: Target, path: Path) -> None:
+    """Show what `create` would run, where there is no Docker."""
+    content = configuration(path)
+    name = content["name"]
+    where = "a machine with Docker: the target vm, host, or one of your own"
+    commands = [
+        _create_words("kind", path.name),
+        ["kubectl", "get", "nodes"],
+        ["kind", "delete", "cluster", "-n", name],
+    ]
+    display.plan(
+        f"the cluster {name}", commands, f"the target {target.name} uses nothing but Python. It runs on {where}."
+    )
+
+
+def _create_words(program: str, path: str) -> list[str]:
+    return [program, "create", "cluster", "--config", path, "--image", NODE_IMAGE, "--wait", "180s"]
+
+
+class Cluster(AbstractContextManager["Cluster"]):
+    """A cluster on a target, and the tunnel to its API; used as a context manager, or with `connect` and `close`.
+
+    Args:
+        target: The machine that it runs on.
+        path: Its configuration.
+    """
+
+    def __init__(self, target: Target, path: Path = FOLDER / "cluster.yaml") -> None:
+        self.target, self.path = target, path
+        self.content = configuration(path)
+        self.name = str(self.content["name"])
+        self._open = ExitStack()
+        self._connected = False
+
+    @cached_property
+    def _kind(self) -> str:
+        if Capability.DOCKER not in self.target.capabilities():
+            raise TutorialError(
+                "No Docker engine answers", "kind runs its nodes as containers", "start Docker on that machine: "
+                "sudo systemctl start docker (chapter 03 installs it)", target=self.target.name,
+            )  # fmt: skip
+        return tools.install(self.target, "kind", "kubectl")["kind"]
+
+    def exists(self) -> bool:
+        """Tell whether a cluster of that name is there, whoever made it."""
+        said = self.target.run([self._kind, "get", "clusters"], repeatable=True)
+        return self.name in said.stdout.split()
+
+    def fingerprint(self) -> str:
+        """Hash what the cluster is made from."""
+        made_of = json.dumps([self.content, NODE_IMAGE], sort_keys=True)
+        return hashlib.sha256(made_of.encode()).hexdigest()[:16]
+
+    def create(self, recreate: bool = False) -> bool:
+        """Have the cluster run, with its registry; one of the same configuration is used as it is.
+
+        Args:
+            recreate: Delete a cluster of that name with another configuration, and all its data, first.
+
+        Returns:
+            Whether it was made now.
+
+        Raises:
+            TutorialError: There is another cluster of that name, a port is taken, the disk is full, or kind failed.
+        """
+        if self.exists():
+            if self._made_of() == self.fingerprint():
+                self._join_registry()
+                return False
+            if not recreate:
+                raise self._other()
+            self.delete()
+        if taken := busy_ports(self.target, self.content):
+            listening = self.target.run(self.target.sudo("ss", "-Hltnp", f"sport = :{taken[0]}"), check=False).stdout
+            raise TutorialError(
+                f"Port {taken[0]} of the machine is taken",
+                "the cluster wants to open it, and something else listens there",
+                "end that program, or change the hostPort in deployments/kind/cluster.yaml",
+                target=self.target.name,
+                output=listening,
+            )
+        airgap.supply(self.target, [NODE_IMAGE, REGISTRY_IMAGE, "python:3.11-slim"], "cluster", "bases")
+        self._make()
+        self._join_registry()
+        text = f"--from-literal=fingerprint={self.fingerprint()}"
+        self._on_node("kubectl", "-n", "kube-public", "create", "configmap", _MARK, text)
+        return True
+
+    def _other(self) -> TutorialError:
+        made = self._made_of()
+        return TutorialError(
+            f"There is a cluster {self.name} already",
+            "the tutorial made it from another configuration" if made else "the tutorial did not make it",
+            f"keep it and choose another name in {self.path.name}, or delete it with all its data: recreate=True",
+            target=self.target.name,
+        )
+
+    def _make(self) -> None:
+        steps = ("node image", "Preparing nodes", "Writing configuration", "Starting control-plane", "Installing CNI",
+                 "Installing StorageClass", "Waiting")  # fmt: skip
+        with display.progress(f"Cluster {self.name}", len(steps)) as report:
+
+            def told(line: str) -> None:
+                done = next((i for i, step in enumerate(steps) if step in line), None)
+                if done is not None:
+                    report(done + (0.5 if "•" in line else 1), steps[done])
+
+            text = self.path.read_text(encoding="utf-8")
+            words = _create_words(self._kind, "-")
+            done = self.target.run(words, check=False, timeout=420, input=text, stream=told)
+        if done.returncode != 0:
+            raise self._failed(done.stdout)
+
+    def _failed(self, said: str) -> TutorialError:
+        self.target.run([self._kind, "delete", "cluster", "--name", self.name], check=False, timeout=120)
+        reasons = {
+            "no space left": ("the disk is full", "free some, or move Docker's data to a volume (chapter 03)"),
+            "port is already allocated": (
+                "a port is taken",
+                "end what uses it, or change hostPort in the configuration",
+            ),
+            "address already in use": ("a port is taken", "end what uses it, or change hostPort in the configuration"),
+            "pull": ("the node image is not to be had", f"docker pull {NODE_IMAGE} tells why"),
+        }
+        why, remedy = next(
+            (v for k, v in reasons.items() if k in said), ("", "read what kind says; run the cell again")
+        )
+        return TutorialError(
+            "kind could not create the cluster", why, remedy, target=self.target.name, command=["kind"], output=said
+        )
+
+    def _made_of(self) -> str:
+        """Read which configuration the cluster was made from; empty when the tutorial did not make it."""
+        words = ["kubectl", "-n", "kube-public", "get", "configmap", _MARK, "-o", "jsonpath={.data.fingerprint}"]
+        return self._on_node(*words, check=False).strip()
+
+    def _on_node(self, *words: str, check: bool = True) -> str:
+        """Run kubectl in the node, where its administrator's configuration is."""
+        node = f"{self.name}-control-plane"
+        argv = ["docker", "exec", node, words[0], "--kubeconfig", "/etc/kubernetes/admin.conf", *words[1:]]
+        return self.target.run(argv, check=check, repeatable=True).stdout
+
+    def _join_registry(self) -> None:
+        """Have the local registry run, and the node know it as localhost:5001, as kind's guide does."""
+        look = ["docker", "container", "inspect", "-f", "{{.State.Running}}", REGISTRY]
+        state = self.target.run(look, check=False, repeatable=True).stdout.strip()
+        if not state:
+            self.target.run([
+                "docker", "run", "-d", "--restart", "always", "--name", REGISTRY, "--label", "tutorial.chapter=06",
+                "-p", f"127.0.0.1:{REGISTRY_PORT}:5000", "-v", f"{_REGISTRY_VOLUME}:/var/lib/registry", REGISTRY_IMAGE,
+            ])  # fmt: skip
+        elif state != "true":
+            self.target.run(["docker", "start", REGISTRY])
+        self.target.run(["docker", "network", "connect", "kind", REGISTRY], check=False)  # refused when it is there
+        folder = f"/etc/containerd/certs.d/localhost:{REGISTRY_PORT}"
+        script = f"mkdir -p {folder} && cat >{folder}/hosts.toml"
+        node = f"{self.name}-control-plane"
+        text = f'[host."http://{REGISTRY}:5000"]\n'
+        self.target.run(["docker", "exec", "-i", node, "sh", "-c", script], input=text)
+        self._on_node_input("kubectl", "apply", "-f", "-", text=(FOLDER / "local-registry.yaml").read_text())
+
+    def _on_node_input(self, *words: str, text: str) -> None:
+        node = f"{self.name}-control-plane"
+        argv = ["docker", "exec", "-i", node, words[0], "--kubeconfig", "/etc/kubernetes/admin.conf", *words[1:]]
+        self.target.run(argv, input=text, repeatable=True)
+
+    def push(self, image: str, repository: str = "") -> str:
+        """Put an image of the target's Docker (or of a registry that it reaches) into the local registry.
+
+        Args:
+            image: Its name.
+            repository: The name that it gets there; by default the same.
+
+        Returns:
+            The name by which pods use it.
+
+        Raises:
+            TutorialError: There is no such image, or it could not be pushed.
+        """
+        name = f"localhost:{REGISTRY_PORT}/{repository or image}"
+        look = self.target.run(["docker", "image", "inspect", "-f", "{{.Id}}", image], check=False, repeatable=True)
+        if look.returncode != 0:
+            self.target.run(["docker", "pull", "-q", image], timeout=600)
+        self.target.run(["docker", "tag", image, name])
+        self.target.run(["docker", "push", "-q", name], timeout=600, repeatable=True)
+        return name
+
+    def connect(self) -> Self:
+        """Open a tunnel to the cluster's API and write a kubeconfig for it, readable only by its owner.
+
+        Raises:
+            TutorialError: There is no such cluster.
+        """
+        if self._connected:
+            return self
+        if not self.exists():
+            raise TutorialError(
+                f"There is no cluster {self.name}", "", "create it: chapter 06", target=self.target.name
+            )
+        words = [self._kind, "get", "kubeconfig", "--name", self.name]
+        content = yaml.safe_load(self.target.run(words, repeatable=True).stdout)
+        server = content["clusters"][0]["cluster"]
+        port = self._open.enter_context(self.target.tunnel(int(server["server"].rpartition(":")[2])))
+        server["server"] = f"https://127.0.0.1:{port}"
+        write_atomically(self.kubeconfig, yaml.safe_dump(content), 0o600)
+        self._connected = True
+        return self
+
+    def close(self) -> None:
+        """Close the tunnel; the cluster goes on."""
+        self._connected = False
+        self._open.close()
+
+    def __exit__(self, *args: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The kubeconfig for this machine; it leads through the tunnel."""
+        return settings().state / self.target.name / f"kubeconfig-{self.name}"
+
+    def kubectl(self, *words: str, check: bool = True, input: str | None = None, timeout: float = 120) -> str:
+        """Run kubectl on this machine, through the tunnel.
+
+        Args:
+            words: Its arguments.
+            check: Raise when it fails.
+            input: Text for its standard input.
+            timeout: Seconds until it is ended.
+
+        Returns:
+            What it printed.
+
+        Raises:
+            TutorialError: It failed; the message has what it said.
+        """
+        self.connect()
+        argv = [str(tools.find("kubectl")), "--kubeconfig", str(self.kubeconfig), *words]
+        done = run_here(argv, check=False, input=input, timeout=timeout, target=self.target.name)
+        if check and done.returncode != 0:
+            raise TutorialError(
+                f"kubectl {words[0]} failed",
+                f"exit code {done.returncode}",
+                "read what it said; `kubectl get pods -A` shows the state of all pods",
+                target=self.target.name,
+                command=["kubectl", *words],
+                output=done.stderr or done.stdout,
+            )
+        return done.stdout
+
+    def get(self, *words: str) -> list[dict[str, Any]]:
+        """Read objects (`kubectl get … -o json`); words such as "pods", "-A"."""
+        content: dict[str, Any] = json.loads(self.kubectl("get", *words, "-o", "json"))
+        items: list[dict[str, Any]] = content.get("items", [content])
+        return items
+
+    def nodes(self) -> list[Mapping[str, object]]:
+        """List the nodes: name, state, version, cores, memory."""
+        return [
+            {
+                "node": node["metadata"]["name"],
+                "state": "ready" if _condition(node, "Ready") else "not ready",
+                "version": node["status"]["nodeInfo"]["kubeletVersion"],
+                "cores": node["status"]["allocatable"]["cpu"],
+                "pods": node["status"]["allocatable"]["pods"],
+            }
+            for node in self.get("nodes")
+        ]
+
+    def pods(self, namespace: str = "") -> list[Mapping[str, object]]:
+        """List the pods of a namespace, or of all: namespace, pod, state, restarts."""
+        return [
+            {
+                "namespace": pod["metadata"]["namespace"],
+                "pod": pod["metadata"]["name"],
+                "state": pod_state(pod),
+                "restarts": sum(c["restartCount"] for c in pod["status"].get("containerStatuses", [])),
+            }
+            for pod in self.get("pods", *(["-n", namespace] if namespace else ["-A"]))
+        ]
+
+    def allocated(self) -> list[Mapping[str, object]]:
+        """Read the node's allocated resources: what pods request and may use at most (`kubectl describe nodes`)."""
+        said = self.kubectl("describe", "nodes").partition("Allocated resources:")[2].partition("Events:")[0]
+        rows = re.findall(r"^\s+(\S+)\s+(\S+(?: \(\d+%\))?)\s+(\S+(?: \(\d+%\))?)$", said, re.MULTILINE)
+        return [{"resource": r, "requests": q, "limits": m} for r, q, m in rows if r not in ("Resource", "--------")]
+
+    def delete(self) -> None:
+        """Delete the cluster with all its data; the registry and its images stay."""
+        self.close()
+        self.target.run([self._kind, "delete", "cluster", "--name", self.name], timeout=180)
+        self.kubeconfig.unlink(missing_ok=True)
+
+    def data(self) -> list[Mapping[str, object]]:
+        """List what goes with the cluster: the volumes that its pods keep data in."""
+        return [
+            {
+                "namespace": claim["metadata"]["namespace"],
+                "volume": claim["metadata"]["name"],
+                "size": claim["spec"]["resources"]["requests"]["storage"],
+            }
+            for claim in self.get("persistentvolumeclaims", "-A")
+        ]
+
+
+def pod_state(pod: Mapping[str, Any]) -> str:
+    """Say a pod's state in a word: ready, running, what it waits for, or why it failed."""
+    status = pod["status"]
+    if "deletionTimestamp" in pod["metadata"]:
+        return "terminating"
+    for container in status.get("containerStatuses", []):
+        waiting = container["state"].get("waiting", {}).get("reason")
+        if waiting:
+            return str(waiting)
+    if _condition(pod, "Ready"):
+        return "ready"
+    return str(status["phase"]).lower()
+
+
+def _condition(thing: Mapping[str, Any], name: str) -> bool:
+    conditions: Sequence[Mapping[str, str]] = thing["status"].get("conditions", [])
+    return any(c["type"] == name and c["status"] == "True" for c in conditions)
+
+
+def leftovers(target: str) -> list[Leftover]:
+    """List the cluster and the registry of a target; the VM goes as a whole."""
+    if target in ("local", "vm"):
+        return []
+    with opened(target) as machine:
+        if Capability.DOCKER not in machine.capabilities():
+            return []
+        cluster, found = Cluster(machine), list[Leftover]()
+        names = machine.run(["docker", "ps", "-a", "--format", "{{.Names}}"], repeatable=True).stdout.split()
+        if f"{cluster.name}-control-plane" in names and cluster._made_of():
+            found.append(
+                Leftover("the cluster with all its data", f"kind cluster {cluster.name}", lambda: _delete(target))
+            )
+        if REGISTRY in names:
+            found.append(Leftover("the local registry", f"container {REGISTRY}", lambda: _delete_registry(target)))
+        return found
+
+
+def _delete(target: str) -> None:
+    with opened(target) as machine:
+        Cluster(machine).delete()
+
+
+def _delete_registry(target: str) -> None:
+    with opened(target) as machine:
+        machine.run(["docker", "rm", "-f", "-v", REGISTRY], check=False)
+        machine.run(["docker", "volume", "rm", "-f", _REGISTRY_VOLUME], check=False)
