@@ -75,6 +75,10 @@ def run(
     chosen = chapters.select(chapter or [], first)
     if refresh and (target != "local" or param):
         raise TutorialError("Git keeps the outputs of a plain local run", "", "leave --target and --param out")
+    if target == "vm":
+        from helpers import vm
+
+        vm.prepare()
     result = _watched(chosen, target, _parameters(param or []), reuse, "text" if refresh else "html")
     _summary(result)
     if refresh and result.good:

@@ -1,12 +1,12 @@
 """Targets over the system's OpenSSH: the reader's configuration, agent, jump hosts and known hosts hold."""
 
+import hashlib
 import os
 import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import cached_property
 from pathlib import Path
 from shlex import join, quote
 from typing import ClassVar
@@ -44,8 +44,9 @@ class SshTarget(Target):
         super().__init__(name)
         self._host = host or name
         self._options = [*(["-F", str(config)] if config else []), "-o", "BatchMode=yes", "-o", "ConnectTimeout=10"]
-        path = ssh.runtime_folder() / f"{os.getpid()}-%C"
-        self._options += ["-o", "ControlMaster=auto", "-o", f"ControlPath={path}", "-o", "ControlPersist=60"]
+        place = hashlib.sha256(f"{self._host} {config}".encode()).hexdigest()[:16]
+        self._socket = ssh.runtime_folder() / f"{os.getpid()}-{place}"
+        self._options += ["-o", "ControlMaster=auto", "-o", f"ControlPath={self._socket}", "-o", "ControlPersist=60"]
         self._forwards: list[tuple[str, str]] = []
         self._connecting = threading.RLock()
 
@@ -122,7 +123,8 @@ class SshTarget(Target):
     def tunnel(self, remote_port: int, local_port: int = 0) -> Iterator[int]:
         """Open `ssh -L` on the connection, and again when the connection comes back; see `Target.tunnel`."""
         port = local_port or free_port()
-        require_free(port, "a tunnel")  # the shared connection would take an equal tunnel for the same one
+        if local_port:  # the shared connection would take an equal tunnel for the same one
+            require_free(port, "a tunnel")
         with self._forwarded("-L", f"127.0.0.1:{port}:127.0.0.1:{remote_port}", "choose another local port"):
             yield port
 
@@ -219,12 +221,6 @@ class SshTarget(Target):
     def _alive(self) -> bool:
         check = ["ssh", *self._options, "-O", "check", self._host]
         return subprocess.run(check, capture_output=True, timeout=20).returncode == 0
-
-    @cached_property
-    def _socket(self) -> Path:
-        """The control socket: OpenSSH puts a hash into its name."""
-        lines = run_here(["ssh", *self._options, "-G", self._host], target=self.name).stdout.splitlines()
-        return Path(next(line.split(" ", 1)[1] for line in lines if line.startswith("controlpath ")))
 
     def _copy(self, words: Sequence[str], what: str) -> None:
         self._connect()

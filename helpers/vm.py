@@ -87,6 +87,13 @@ def up() -> Vm:
     return vm
 
 
+def prepare() -> Vm:
+    """Have all that chapters need of the VM before the first of them starts: the lab's products, and the VM."""
+    if airgap.needed():
+        airgap.build("bases", "tools", "cluster", "vm")
+    return up()
+
+
 def stop() -> None:
     """Shut the VM down; its disks stay."""
     if status().state == "running":

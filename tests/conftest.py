@@ -1,12 +1,14 @@
 """What all tests share: the order of the tiers, required parts, a state folder of one's own."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from helpers import doctor, processes
+from helpers import airgap, doctor, kind, processes, vm
 from helpers.settings import settings
+from helpers.target import Target
 
 _TIERS = ("unit", "component", "e2e")
 _PARTS = {
@@ -53,3 +55,35 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for folder in (tmp_path / "state").glob("*"):
         processes.stop_all(folder.name)
     settings.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def machine(require: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """Give a VM of the tests' own, its SSH configuration in a home folder of its own; both are removed in the end."""
+    require("docker")
+    if airgap.needed():
+        airgap.build(quiet=True)
+    with pytest.MonkeyPatch.context() as patch:
+        cache = Path.home() / ".cache"
+        patch.setenv("XDG_CACHE_HOME", os.environ.get("XDG_CACHE_HOME") or str(cache))
+        home = tmp_path_factory.mktemp("home")
+        patch.setenv("HOME", str(home))
+        patch.setenv("TUTORIAL_VM", "tutorial-test-vm")
+        patch.setenv("TUTORIAL_STATE", str(home / "state"))
+        patch.setenv("TUTORIAL_BUILD", str(home / "build"))
+        settings.cache_clear()
+        try:
+            with Target.open("vm") as target:
+                yield target
+        finally:
+            vm.destroy()
+            settings.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def cluster(machine: Target) -> Iterator[kind.Cluster]:
+    """Give the course's cluster on the tests' VM."""
+    kind.raise_inotify(machine)
+    with kind.Cluster(machine) as made:
+        made.create()
+        yield made

@@ -1,0 +1,167 @@
+"""The target vm, as a reader uses it: made, stopped, reached, cut off in the middle of things, and removed."""
+
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from helpers import ssh, vm
+from helpers.errors import TutorialError
+from helpers.settings import settings
+from helpers.target import Capability, Target
+from helpers.undo import leftovers
+
+pytestmark = [pytest.mark.e2e, pytest.mark.docker, pytest.mark.timeout(3600)]
+
+
+def test_up_is_quick_and_changes_nothing_the_second_time(machine: Target) -> None:
+    first = vm.up()
+    assert vm.up() == first
+    assert first.state == "running"
+    assert ssh.SshConfig(Path.home()).resolve(settings().vm)["port"] == str(first.port)
+    assert {Capability.DOCKER, Capability.ROOT, Capability.SYSTEMD} <= machine.capabilities()
+
+
+def test_plain_ssh_leads_into_it(machine: Target) -> None:
+    vm.up()
+    config = ssh.SshConfig(Path.home()).config
+    said = subprocess.run(
+        ["ssh", "-F", str(config), settings().vm, "id -un; hostname"], capture_output=True, text=True, timeout=30
+    )
+    assert said.stdout.split() == ["ubuntu", "vm"], said.stderr
+
+
+def test_stopped_and_started_it_keeps_its_disk(machine: Target) -> None:
+    machine.run(["sh", "-c", "echo kept >~/note"])
+    vm.stop()
+    assert vm.status().state == "exited"
+    assert machine.run(["cat", "note"]).stdout == "kept\n", "the next command starts it again"
+
+
+def _cut(machine: Target) -> None:
+    """End every SSH connection on the VM's side, as a rebooted machine or a lost network would."""
+    subprocess.run(
+        ["docker", "exec", settings().vm, "pkill", "-9", "-u", "ubuntu", "sshd"], capture_output=True, timeout=20
+    )
+
+
+def test_a_dropped_connection_is_opened_again_for_the_next_command(machine: Target) -> None:
+    assert machine.run(["echo", "a"]).stdout == "a\n"
+    _cut(machine)
+    time.sleep(0.5)
+    assert machine.run(["echo", "b"]).stdout == "b\n"
+
+
+@pytest.mark.parametrize("repeatable", [True, False])
+def test_only_a_command_that_may_be_repeated_is(machine: Target, repeatable: bool) -> None:
+    machine.run(["rm", "-f", "count"])
+    script = "echo x >>count; test $(wc -l <count) = 2 || sleep 20"
+    killer = threading.Timer(1.5, _cut, (machine,))
+    killer.start()
+    if repeatable:
+        assert machine.run(["sh", "-c", script], repeatable=True).returncode == 0
+    else:
+        with pytest.raises(TutorialError, match="may have run or not"):
+            machine.run(["sh", "-c", script])
+    killer.join()
+    assert machine.run(["cat", "count"]).stdout.count("x") == (2 if repeatable else 1)
+
+
+@pytest.fixture
+def page(machine: Target) -> Iterator[int]:
+    """Serve a page on the VM's loopback address, on port 8765."""
+    machine.run(
+        ["sh", "-c", "echo from the vm >index.html; setsid python3 -m http.server -b 127.0.0.1 8765 >/dev/null 2>&1 &"]
+    )
+    try:
+        yield 8765
+    finally:
+        machine.run(["sh", "-c", "kill $(ss -Hltnp 'sport = :8765' | grep -o 'pid=[0-9]*' | cut -d= -f2)"], check=False)
+
+
+def _read(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/index.html", timeout=5) as answer:
+        return str(answer.read().decode())
+
+
+def test_a_tunnel_survives_a_dropped_connection(machine: Target, page: int) -> None:
+    with machine.tunnel(page) as port:
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                assert _read(port) == "from the vm\n"
+                break
+            except OSError:
+                time.sleep(0.2)
+        _cut(machine)
+        deadline = time.monotonic() + 15
+        while True:
+            try:
+                assert _read(port) == "from the vm\n"
+                break
+            except OSError:
+                assert time.monotonic() < deadline, "the tunnel did not come back"
+                time.sleep(0.2)
+    with pytest.raises(OSError):
+        _read(port)
+
+
+def test_expose_brings_a_port_of_this_machine_to_the_vm(machine: Target) -> None:
+    address = machine.run(["sh", "-c", "ip -4 -o addr show docker0 | grep -oP 'inet \\K[0-9.]+'"]).stdout.strip()
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with machine.expose(server.server_port, address, 8123):
+            said = machine.run(
+                ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", f"http://{address}:8123/"]
+            ).stdout
+        assert said == "200"
+        gone = machine.run(["curl", "-s", "-m", "3", f"http://{address}:8123/"], check=False)
+        assert gone.returncode != 0
+        server.shutdown()
+
+
+def test_sync_copies_what_git_tracks_and_removes_what_it_no_longer_has(machine: Target, tmp_path: Path) -> None:
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True, capture_output=True)
+
+    git("init", "-q")
+    for name in ("a.txt", "b b.txt", "untracked.txt"):
+        (tmp_path / name).write_text(name)
+    git("add", "a.txt", "b b.txt")
+    machine.sync(tmp_path, "copied")
+    machine.run(["sh", "-c", "echo mine >copied/mine.txt"])
+    (tmp_path / "a.txt").unlink()
+    machine.sync(tmp_path, "copied")
+    assert machine.run(["ls", "copied"]).stdout.split("\n") == ["b b.txt", "mine.txt", ""]
+
+
+def test_a_stopped_docker_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing.sock")
+    with pytest.raises(TutorialError, match="No Docker engine answers") as error:
+        vm.up()
+    assert "start Docker" in error.value.remedy
+
+
+def test_clean_removes_the_vm_its_disks_and_its_host(machine: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUTORIAL_VM", "tutorial-test-other")
+    settings.cache_clear()
+    try:
+        started = time.monotonic()
+        vm.up()
+        print(f"up: {time.monotonic() - started:.1f} s")
+        assert "tutorial-test-other" in ssh.SshConfig(Path.home()).aliases()
+        for item in leftovers("vm"):
+            item.remove()
+        assert leftovers("vm") == []
+        volumes = subprocess.run(["docker", "volume", "ls", "-q"], capture_output=True, text=True, check=True).stdout
+        assert "tutorial-test-other" not in volumes
+        assert "tutorial-test-other" not in ssh.SshConfig(Path.home()).aliases()
+    finally:
+        vm.destroy()
+        monkeypatch.undo()
+        settings.cache_clear()
