@@ -102,8 +102,8 @@ def system_map() -> Sheet:
         760,
         560,
         "The whole system",
-        "A laptop with notebooks and helpers reaches a cloud VM over SSH. On it "
-        "Docker, a Kubernetes cluster, Ray, the Forwarder, a language model and six stores are planned. SSH "
+        "A laptop with notebooks and helpers reaches a cloud VM over SSH. On it a "
+        "Kubernetes cluster works today; Ray, the deployed Forwarder, a language model and six stores are planned. SSH "
         "configuration and the Forwarder on the laptop itself work today.",
     )
     sheet.lane(10, 10, 740, 176, "your machine")
@@ -119,7 +119,7 @@ def system_map() -> Sheet:
     sheet.row(
         28, 250, 704, 46, [("Docker",), ("GPU setup",), ("OSS MLOps platform",), ("storage: six kinds",)], "planned"
     )
-    sheet.lane(28, 312, 704, 182, "Kubernetes in Docker (KinD)")
+    sheet.box(28, 308, 704, 28, "Kubernetes in Docker (KinD): chapter 06", kind="here")
     sheet.row(44, 344, 672, 46, [("Helm: Ray",), ("language model",), ("Airflow",), ("Postgres",)], "planned")
     sheet.row(
         44,
@@ -133,6 +133,30 @@ def system_map() -> Sheet:
     sheet.text(226, 533, "works today", soft=True)
     sheet.box(340, 524, 18, 18, kind="planned")
     sheet.text(366, 533, "planned: a later chapter brings it", soft=True)
+    return sheet
+
+
+def node_port() -> Sheet:
+    """Draw the doors on the way to an app behind a NodePort."""
+    sheet = Sheet(
+        760,
+        190,
+        "The way to an app behind a NodePort",
+        "From the laptop a tunnel leads to port 7001 of the machine. Docker hands that to node port 31001 of the node, a "
+        "container, where the Service hands it to a pod.",
+    )
+    sheet.lane(10, 10, 150, 166, "your machine")
+    sheet.box(26, 78, 118, 54, "the browser", "localhost:PORT", kind="here")
+    sheet.lane(196, 10, 554, 166, "the machine with Docker")
+    sheet.box(212, 78, 124, 54, "port 7001", "hostPort", kind="here")
+    sheet.lane(366, 38, 370, 124, "the node, a container")
+    sheet.box(380, 78, 108, 54, "port 31001", "containerPort", kind="here")
+    sheet.box(512, 78, 96, 54, "Service", "NodePort", kind="here")
+    sheet.box(632, 78, 90, 54, "pod", "hello", kind="here")
+    sheet.arrow((144, 105), (212, 105), label="tunnel", at=(178, 92))
+    sheet.arrow((336, 105), (380, 105))
+    sheet.arrow((488, 105), (512, 105))
+    sheet.arrow((608, 105), (632, 105))
     return sheet
 
 
@@ -239,7 +263,7 @@ def checkpoint() -> Sheet:
     return sheet
 
 
-DRAWINGS: tuple[Callable[[], Sheet], ...] = (system_map, ways_to_use, ssh_tunnel, forwarder, checkpoint)
+DRAWINGS: tuple[Callable[[], Sheet], ...] = (system_map, ways_to_use, node_port, ssh_tunnel, forwarder, checkpoint)
 
 
 def build(folder: Path) -> list[Path]:
