@@ -142,7 +142,7 @@ def node_port() -> Sheet:
         760,
         190,
         "The way to an app behind a NodePort",
-        "From the laptop a tunnel leads to port 7001 of the machine. Docker hands that to node port 31001 of the node, a "
+        "From the laptop a tunnel leads to port 7001 of the machine. Docker hands that to port 31001 of the node, a "
         "container, where the Service hands it to a pod.",
     )
     sheet.lane(10, 10, 150, 166, "your machine")
