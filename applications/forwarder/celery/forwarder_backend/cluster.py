@@ -70,4 +70,15 @@ class RelayCluster:
         self._redis.hdel(keys.RELAY_SERVICES, f"{service.user}/{service.place}")
 
 
-CLUSTERS = {"relay": RelayCluster}
+def connect(kind: str, client: Any) -> Cluster:
+    """Give the cluster of a kind.
+
+    Args:
+        kind: `relay` or `kubernetes`.
+        client: Redis.
+    """
+    if kind == "kubernetes":  # a second to import, and needless where there is no cluster
+        from .kubernetes_cluster import KubernetesCluster
+
+        return KubernetesCluster(client)
+    return RelayCluster(client)

@@ -68,7 +68,7 @@ class Settings:
             metrics_host=env.text("PROMETHEUS_HOST", "0.0.0.0"),  # noqa: S104 - Prometheus asks from outside the pod
             metrics_port=env.port("PROMETHEUS_PORT", 7602),
             heartbeat_file=env.text("HEARTBEAT_FILE", ""),
-            cluster=env.choice("FORWARDER_CLUSTER", "relay", ("relay",)),
+            cluster=env.choice("FORWARDER_CLUSTER", "relay", ("relay", "kubernetes")),
         )
 
     @property

@@ -13,7 +13,7 @@ from celery import Celery, signals
 from prometheus_client import start_http_server
 
 from . import heartbeat, housekeeping, keys, metrics
-from .cluster import CLUSTERS
+from .cluster import connect
 from .effects import effect
 from .logs import logger, start_logging
 from .reconcile import LockLost, reconcile
@@ -77,7 +77,7 @@ def _tasks(app: Celery, settings: Settings) -> None:
 
     def settle(client: Any) -> None:
         try:
-            metrics.CHANGES.inc(reconcile(client, CLUSTERS[settings.cluster](client)))
+            metrics.CHANGES.inc(reconcile(client, connect(settings.cluster, client)))
         except LockLost:
             logger.warning("the reconciler's lock was lost; the next trigger goes on")
 
