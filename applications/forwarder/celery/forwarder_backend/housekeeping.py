@@ -19,6 +19,7 @@ from .settings import HOUSEKEEPING_SECONDS, Settings
 
 KEPT_LINES = 10_000
 _BATCH = 500
+ALIVE_MILLISECONDS = 10_000
 
 
 class Tail:
@@ -90,6 +91,8 @@ def start(settings: Settings, app: Celery) -> None:
             client.ltrim(keys.BACKEND_LOGS, -KEPT_LINES, -1)
         tail.taken()
         client.set(keys.BACKEND_METRICS, json.dumps({"time": time.time(), "metrics": metrics.samples()}))
+        if settings.cluster == "kubernetes":  # here it is the backend itself that makes connections
+            client.set(keys.RELAY_ALIVE, "kubernetes", px=ALIVE_MILLISECONDS)
         resend(client, app)
 
     def run() -> None:

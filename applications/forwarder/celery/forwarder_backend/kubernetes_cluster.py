@@ -18,7 +18,6 @@ from .logs import logger
 NAMESPACE = "forwarder-imports"
 _MANAGER = "forwarder"
 _MINE = "app.kubernetes.io/managed-by=forwarder"
-_APPLY = "application/apply-patch+yaml"
 _PLACE, _ADDRESS, _TYPE, _LEADS = "forwarder/place", "forwarder/address", "forwarder/type", "forwarder/leads-to"
 _IN_CLUSTER = re.compile(r"([a-z0-9-]+)\.([a-z0-9-]+)(?:\.svc(?:\.[a-z0-9.-]+)?)?")
 _SECONDS = 10
@@ -102,12 +101,26 @@ class KubernetesCluster:
                 "ports": [{"name": "tcp", "port": service.port, "targetPort": port, "protocol": "TCP"}],
             },
         }
-        options = {"field_manager": _MANAGER, "force": True, "_content_type": _APPLY, "_request_timeout": _SECONDS}
-        self._discovery.patch_namespaced_endpoint_slice(name, NAMESPACE, slice_body, **options)
-        made = self._core.patch_namespaced_service(name, NAMESPACE, service_body, **options)
+        self._apply("/apis/discovery.k8s.io/v1", "endpointslices", slice_body)
+        made = self._apply("/api/v1", "services", service_body)
         if service.type == "export":
-            return f"NODE:{made.spec.ports[0].node_port}"
+            return f"NODE:{made['spec']['ports'][0]['nodePort']}"
         return f"{name}.{NAMESPACE}.svc.cluster.local:{service.port}"
+
+    def _apply(self, api: str, plural: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Apply an object server-side; the client's own methods can't name that content type."""
+        made: dict[str, Any] = self._core.api_client.call_api(
+            f"{api}/namespaces/{NAMESPACE}/{plural}/{body['metadata']['name']}",
+            "PATCH",
+            query_params=[("fieldManager", _MANAGER), ("force", "true")],
+            header_params={"Content-Type": "application/apply-patch+yaml", "Accept": "application/json"},
+            body=body,
+            response_type="object",
+            auth_settings=["BearerToken"],
+            _return_http_data_only=True,
+            _request_timeout=_SECONDS,
+        )
+        return made
 
     def _leads_to(self, service: Service) -> str:
         """Find where a connection leads: JSON of IPv4 addresses and a port.
