@@ -67,6 +67,9 @@ clean: $(READY) ## undo what the tutorial made: make clean T=local
 hooks: $(READY) ## have git check each commit (pre-commit)
 	@$(BIN)/pre-commit install
 
-lock: ## resolve the dependencies of pyproject.toml anew
-	@$(UV) pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
-	  --python-version 3.11 --custom-compile-command "make lock" --quiet --upgrade --output-file requirements.lock
+COMPILE = $(abspath $(BIN))/uv pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+  --python-version 3.11 --custom-compile-command "make lock" --quiet
+lock: ## resolve the dependencies of pyproject.toml and of the images anew
+	@$(COMPILE) pyproject.toml --extra dev --upgrade --output-file requirements.lock
+	@for part in applications/forwarder/*/; do (cd $$part && $(COMPILE) packages.in --no-annotate --upgrade \
+	  --constraint $(CURDIR)/requirements.lock --output-file packages.txt) || exit 1; done

@@ -16,16 +16,23 @@ PARTS = {"fastapi": "run_fastapi.py", "celery": "run_celery.py", "flower": "run_
 
 
 def _packages(part: str) -> dict[str, str]:
-    lines = (APPLICATIONS / part / "packages.txt").read_text().splitlines()
-    return {re.sub(r"\[.*\]", "", name): version for name, _, version in (line.partition("==") for line in lines)}
+    return _pins(APPLICATIONS / part / "packages.txt")
+
+
+def _pins(path: Path) -> dict[str, str]:
+    return dict(re.findall(r"^([a-z0-9-]+)==([^ ]+)", path.read_text(), re.MULTILINE))
 
 
 @pytest.mark.unit
 @pytest.mark.parametrize("part", PARTS)
 def test_packages_are_pinned_to_what_is_tested_here(part: str) -> None:
-    locked = dict(re.findall(r"^([a-z0-9-]+)==([^ ]+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+    locked = _pins(ROOT / "requirements.lock")
     packages = _packages(part)
     assert packages and all(locked[name] == version for name, version in packages.items())
+    direct = (APPLICATIONS / part / "packages.in").read_text().split()
+    assert {re.sub(r"\[.*\]", "", name) for name in direct} <= packages.keys()
+    text = (APPLICATIONS / part / "packages.txt").read_text()
+    assert len(re.findall(r"^\S+==.*\\\n +--hash=sha256:", text, re.MULTILINE)) == len(packages), "each with its hashes"
 
 
 @pytest.mark.unit
