@@ -39,17 +39,17 @@ def needed() -> bool:
     return pulled.returncode != 0
 
 
-def build(*groups: str, quiet: bool = False) -> None:
-    """Have the lab make what is missing of some groups; a group that is there takes a second.
+def build(*names: str, quiet: bool = False) -> None:
+    """Have the lab make what is missing; what is there takes a second.
 
     Args:
-        groups: Of `GROUPS`; none means all.
+        names: Groups, of `GROUPS`, or single images; none means all.
         quiet: Show nothing but what fails.
 
     Raises:
         TutorialError: Something could not be made; the message names its log.
     """
-    _lab("build", *groups, quiet=quiet)
+    _lab("build", *names, quiet=quiet)
 
 
 def program(name: str) -> Path:
@@ -76,20 +76,19 @@ def show(action: str) -> None:
     _lab(action)
 
 
-def supply(target: Target, images: Sequence[str], *groups: str) -> None:
+def supply(target: Target, images: Sequence[str]) -> None:
     """Hand images to a target's own Docker which it could not pull.
 
     Args:
         target: A target with Docker.
         images: Their names.
-        groups: The lab's groups that make them.
 
     Raises:
         TutorialError: They could not be made, or not be copied.
     """
     if not needed():
         return
-    build(*groups, quiet=True)
+    build(*images, quiet=True)
     wanted = {name: _image_id(name) for name in images}
     argv = ["docker", "image", "inspect", "-f", "{{.Id}}"]
     missing = [n for n, i in wanted.items() if target.run([*argv, n], check=False, repeatable=True).stdout.strip() != i]

@@ -1,38 +1,137 @@
-"""Chapter 09: the Forwarder deployed into a cluster by YAML: its images, its secrets, its objects, the ways to it."""
+"""Chapter 09: the Forwarder deployed into a cluster by YAML: its objects, its images, its secrets, the ways to it."""
 
-import subprocess
+import base64
+import os
+import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from helpers import airgap, display
+import yaml
+
+from helpers import airgap, display, processes
 from helpers.errors import TutorialError
-from helpers.forwarder import Forwarder
-from helpers.kind import Cluster
-from helpers.processes import free_port
-from helpers.settings import ROOT
+from helpers.kind import REGISTRY_PORT, Cluster
+from helpers.processes import PYTHON, write_atomically
+from helpers.settings import ROOT, settings
+from helpers.target import Target
 from helpers.tools import find
 
 FOLDER = ROOT / "deployments" / "forwarder"
+STACK, SCHEDULER = FOLDER / "stack", FOLDER / "scheduler"
 NAMESPACE, IMPORTS = "forwarder", "forwarder-imports"
 REPOSITORY = "multi-local-cloud-hpc-integration"
 # Folder of applications/forwarder → the word in the image's tag.
 PARTS = {"fastapi": "frontend", "celery": "backend", "flower": "monitor", "beat": "scheduler"}
 UPSTREAM = ("redis:7", "postgres:15")
+# Service → its port, and the one that it gets on this machine.
+PORTS = {"fastapi-service": 7600, "flower-service": 7601, "celery-service": 7602}
+SECRETS = ("redis-secret", "flower-secret", "airflow-secret", "postgres-secret")
 _VERSION = "v0.0.5"
+_SUFFIX = f".{NAMESPACE}.svc.cluster.local"
 
 
-def image(part: str) -> str:
-    """Name the image of a part, as the reference tags it."""
-    return f"{REPOSITORY}:study_forwarder_{PARTS[part]}_{_VERSION}"
+def image(part: str, repository: str = "") -> str:
+    """Name the image of a part, as the reference tags it.
+
+    Args:
+        part: One of `PARTS`.
+        repository: One's own image repository; by default the local registry's.
+    """
+    return f"{repository or f'localhost:{REGISTRY_PORT}/{REPOSITORY}'}:study_forwarder_{PARTS[part]}_{_VERSION}"
 
 
-def build_images(cluster: Cluster) -> list[Mapping[str, object]]:
-    """Build the four images on the target, from what git tracks, and push them to its local registry.
+def objects(folder: Path = STACK) -> list[dict[str, Any]]:
+    """Read the objects of a kustomization and of those that it names, without kubectl.
+
+    Args:
+        folder: A folder with a `kustomization.yaml`.
+
+    Returns:
+        The objects in their order, each with its namespace.
+
+    Raises:
+        TutorialError: A file is missing or is not YAML.
+    """
+    found = []
+    content = _yaml(folder / "kustomization.yaml")[0]
+    for name in content["resources"]:
+        path = folder / name
+        for thing in objects(path) if path.is_dir() else _yaml(path):
+            if "namespace" in content and thing["kind"] != "Namespace":
+                thing["metadata"].setdefault("namespace", content["namespace"])
+            found.append(thing)
+    return found
+
+
+def _yaml(path: Path) -> list[dict[str, Any]]:
+    try:
+        return [thing for thing in yaml.safe_load_all(path.read_text(encoding="utf-8")) if thing]
+    except (OSError, yaml.YAMLError) as error:
+        raise TutorialError(f"{path} can't be read", str(error), "correct the file, or the path to it") from None
+
+
+def mismatches(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Find names and ports that must fit and don't; Kubernetes itself accepts them, and nothing answers then.
+
+    Args:
+        found: Objects, as `objects` reads them.
+
+    Returns:
+        A sentence for each: a Service that leads to no pod or port, an address or a Secret that nobody makes.
+    """
+    services = {s["metadata"]["name"]: s for s in found if s["kind"] == "Service"}
+    pods = [d["spec"]["template"] for d in found if d["kind"] in ("Deployment", "Job")]
+    wrong = []
+    for name, service in services.items():
+        wanted, port = service["spec"]["selector"], service["spec"]["ports"][0]["targetPort"]
+        fitting = [p for p in pods if wanted.items() <= p["metadata"]["labels"].items()]
+        if not fitting:
+            wrong.append(f"{name} selects {wanted}, and no pod has that label")
+        elif port not in {p["containerPort"] for c in fitting[0]["spec"]["containers"] for p in c.get("ports", [])}:
+            wrong.append(f"{name} leads to port {port}, which its pods do not open")
+    containers = [c for p in pods for c in p["spec"]["containers"]]
+    made = {words.split()[0]: words for c in containers for words in c.get("args", []) if "-secret " in words}
+    for variable in (e for c in containers for e in c.get("env", [])):
+        address = re.search(rf"([a-z-]+){re.escape(_SUFFIX)}", variable.get("value", ""))
+        if address and address[1] not in services and not address[1].startswith("airflow"):  # chapter 10 brings that
+            wrong.append(f"{variable['name']} names {address[1]}, and there is no such Service")
+        wanted = variable.get("valueFrom", {}).get("secretKeyRef")
+        if wanted and f" {wanted['key']}=" not in made.get(wanted["name"], ""):
+            wrong.append(f"{variable['name']} needs {wanted['key']} of {wanted['name']}, which nobody makes")
+    return wrong
+
+
+def plan(target: Target) -> None:
+    """Show what the chapter would run, where there is no Docker."""
+    commands = [["docker", "build", "-t", image(p), f"applications/forwarder/{p}"] for p in PARTS]
+    commands += [["docker", "push", image(p)] for p in PARTS]
+    commands += [["kubectl", "apply", "-k", "deployments/forwarder/stack"]]
+    commands += [
+        ["kubectl", "port-forward", f"svc/{service}", f"{port}:{port}", "-n", NAMESPACE]
+        for service, port in PORTS.items()
+    ]
+    where = "a machine with Docker and chapter 06's cluster: the target vm, host, or one of your own"
+    why = f"the target {target.name} uses nothing but Python. It runs on {where}."
+    display.plan("the Forwarder in a cluster", commands, why)
+
+
+def show_file(name: str) -> None:
+    """Show one of the deployment's files as it is.
+
+    Args:
+        name: Its path below `deployments/forwarder/`.
+    """
+    display.show((FOLDER / name).read_text(encoding="utf-8"))
+
+
+def build_images(cluster: Cluster, repository: str = "") -> list[Mapping[str, object]]:
+    """Build the four images on the target, from what git tracks, and push them.
 
     Args:
         cluster: The cluster whose machine builds.
+        repository: One's own image repository, which the machine is logged in to; by default the local registry's.
 
     Returns:
         A row for each image: part, image, size.
@@ -41,56 +140,93 @@ def build_images(cluster: Cluster) -> list[Mapping[str, object]]:
         TutorialError: An image could not be built or pushed.
     """
     target, rows = cluster.target, list[Mapping[str, object]]()
-    airgap.supply(target, ["python:3.11-slim"], "bases")
-    target.sync(ROOT / "applications", "tutorial-applications")
-    with display.progress("Building the images", len(PARTS)) as report:
+    airgap.supply(target, ["python:3.11-slim"])
+    folder = "tutorial-applications"
+    target.sync(ROOT / "applications", folder)
+    with display.progress("Build the images", len(PARTS)) as report:
         for done, part in enumerate(PARTS):
-            report(done, image(part))
-            words = ["docker", "build", "-q", "--label", "tutorial.chapter=09", "-t", image(part)]
-            target.run(
-                [*words, f"tutorial-applications/forwarder/{part}"], timeout=600, env={"DOCKER_BUILDKIT": "0"},
-                repeatable=True,
-            )  # fmt: skip
-            name = cluster.push(image(part))
+            name = image(part, repository)
+            report(done, name)
+            words = ["docker", "build", "-q", "--label", "tutorial.chapter=09", "-t", name]
+            words.append(f"{folder}/forwarder/{part}")
+            target.run(words, timeout=600, env={"DOCKER_BUILDKIT": "0"}, repeatable=True)
+            target.run(["docker", "push", "-q", name], timeout=600, repeatable=True)
             size = target.run(["docker", "image", "inspect", "-f", "{{.Size}}", name], repeatable=True).stdout
             rows.append({"part": PARTS[part], "image": name, "MB": round(int(size) / 1e6)})
     return rows
 
 
 def supply_node(cluster: Cluster) -> None:
-    """Hand the node the upstream images that it could not pull."""
+    """Hand the node the upstream images that it could not pull; where a registry answers it pulls them itself."""
     if not airgap.needed():
         return
-    airgap.supply(cluster.target, UPSTREAM, "bases")
+    airgap.supply(cluster.target, UPSTREAM)
     node = f"{cluster.name}-control-plane"
-    there = cluster.target.run(["docker", "exec", node, "ctr", "-n", "k8s.io", "images", "ls", "-q"]).stdout
+    look = ["docker", "exec", node, "ctr", "-n", "k8s.io", "images", "ls", "-q"]
+    there = cluster.target.run(look, repeatable=True).stdout
     missing = [name for name in UPSTREAM if f"docker.io/library/{name}" not in there]
     if missing:
         words = f"docker save {' '.join(missing)} | docker exec -i {node} ctr -n k8s.io images import --no-unpack -"
         cluster.target.run(["sh", "-c", words], timeout=300)
 
 
-def make_secrets() -> None:
-    """Write the stack's secrets, each unless it is there, readable only by their owner."""
-    subprocess.run(["sh", str(FOLDER / "stack" / "secrets" / "generate.sh")], check=True, timeout=20)
+def overlay(folder: Path, repository: str = "") -> Path:
+    """Give the folder to apply: `STACK` or `SCHEDULER`, or the overlay that takes its images from one's own repository.
+
+    Args:
+        folder: `STACK` or `SCHEDULER`.
+        repository: The image repository, such as `docker.io/me/forwarder`; empty means the local registry.
+
+    Returns:
+        A folder with a `kustomization.yaml`; the overlay's is written into the state folder.
+    """
+    if not repository:
+        return folder
+    made = settings().state / "own-images" / folder.name
+    content = _yaml(FOLDER / "own-images" / folder.name / "kustomization.yaml")[0]
+    content["resources"] = [os.path.relpath(folder, made.resolve())]  # kustomize takes no absolute path
+    content["images"][0]["newName"] = repository
+    write_atomically(made / "kustomization.yaml", yaml.safe_dump(content))
+    return made
 
 
-def apply(cluster: Cluster, path: Path) -> list[str]:
+def apply(cluster: Cluster, path: Path) -> dict[str, int]:
     """Apply a file or a kustomization; what is as described already stays.
 
     Args:
         cluster: The cluster.
-        path: A file, or a folder with a `kustomization.yaml`.
+        path: A file of an object of the namespace `forwarder`, or a folder with a `kustomization.yaml`.
 
     Returns:
-        What became of each object, as kubectl says it.
+        How many objects were created, configured and unchanged.
+
+    Raises:
+        TutorialError: The cluster refused an object; the message has its words.
     """
-    words = ["apply", "-k" if path.is_dir() else "-f", str(path)]
-    return cluster.kubectl(*words, *([] if path.is_dir() else ["-n", NAMESPACE])).splitlines()
+    where = ["-k", str(path)] if path.is_dir() else ["-f", str(path), "-n", NAMESPACE]
+    said = cluster.kubectl("apply", *where).split()
+    return {word: said.count(word) for word in ("created", "configured", "unchanged")}
+
+
+def delete(cluster: Cluster, path: Path) -> None:
+    """Delete what `apply` made, and wait until it is gone; what is gone already is no error."""
+    where = ["-k", str(path)] if path.is_dir() else ["-f", str(path), "-n", NAMESPACE]
+    cluster.kubectl("delete", *where, "--ignore-not-found", "--timeout=180s", timeout=200)
+
+
+def secrets_made(cluster: Cluster) -> bool:
+    """Tell whether the four Secrets are there."""
+    return set(SECRETS) <= {s["metadata"]["name"] for s in cluster.get("secrets", "-n", NAMESPACE)}
+
+
+def secret(cluster: Cluster, name: str, key: str) -> str:
+    """Read a value of a Secret; never show it."""
+    content = cluster.get("secret", name, "-n", NAMESPACE)[0]["data"]
+    return base64.b64decode(content[key]).decode()
 
 
 def deployments(cluster: Cluster) -> list[Mapping[str, object]]:
-    """List the Forwarder's Deployments: name, state, how many are ready."""
+    """List the Forwarder's Deployments: name, state, how many pods are ready."""
     return [
         {
             "deployment": d["metadata"]["name"],
@@ -107,31 +243,39 @@ def _ready(deployment: Mapping[str, Mapping[str, int]]) -> bool:
     return current and status.get("updatedReplicas", 0) == status.get("readyReplicas", 0) == wanted
 
 
-def wait(cluster: Cluster, timeout: float = 300) -> None:
+def wait(cluster: Cluster, timeout: float = 240) -> None:
     """Wait until every Deployment is ready, with a table that moves.
 
+    Args:
+        cluster: The cluster.
+        timeout: Seconds to wait.
+
     Raises:
-        TutorialError: One isn't ready in time; the message has its pods' states and events.
+        TutorialError: One isn't ready in time; the message has its pods' states and the warnings.
     """
     deadline = time.monotonic() + timeout
-    with display.live_table(lambda: deployments(cluster), title="The stack") as draw:
-        while not all(row["state"] == "ready" for row in deployments(cluster)):
+    rows = deployments(cluster)
+    with display.live_table(lambda: rows, title="The stack") as draw:
+        while not rows or any(row["state"] != "ready" for row in rows):
             if time.monotonic() > deadline:
                 raise _not_ready(cluster, timeout)
             draw()
-            time.sleep(1)
+            time.sleep(0.5)
+            rows = deployments(cluster)
 
 
 def _not_ready(cluster: Cluster, timeout: float) -> TutorialError:
     late = [row["deployment"] for row in deployments(cluster) if row["state"] != "ready"]
     pods = "\n".join(f"{p['pod']}: {p['state']}" for p in cluster.pods(NAMESPACE) if p["state"] != "ready")
-    events = cluster.kubectl("get", "events", "-n", NAMESPACE, "--field-selector", "type=Warning", check=False)
+    words = ["get", "events", "-n", NAMESPACE, "--field-selector", "type=Warning", "--sort-by=.lastTimestamp"]
+    events = cluster.kubectl(*words, "-o", "custom-columns=:.reason,:.message", "--no-headers", check=False)
     return TutorialError(
-        f"{', '.join(map(str, late))} is not ready after {timeout:g} s",
-        "see the pods' states and the events",
-        "ImagePullBackOff: build and push the images; Pending: free resources; else kubectl logs tells more",
+        f"{', '.join(map(str, late)) or 'The stack'} is not ready after {timeout:g} s",
+        "see the pods' states and the warnings",
+        "ImagePullBackOff: build and push the images; Pending: free resources; else kubectl logs tells more. Then run "
+        "the cell again",
         target=cluster.target.name,
-        output=f"{pods}\n{events[-1500:]}",
+        output="\n".join([*events.splitlines()[-6:], pods]),
     )
 
 
@@ -140,46 +284,68 @@ def logs(cluster: Cluster, deployment: str, lines: int = 20) -> str:
     return cluster.kubectl("logs", f"deployment/{deployment}", "-n", NAMESPACE, f"--tail={lines}")
 
 
-@contextmanager
-def forwarded(cluster: Cluster, service: str, port: int, local_port: int = 0) -> Iterator[int]:
-    """Make a Service reachable on this machine by `kubectl port-forward`, while the block runs.
+def forward(cluster: Cluster, service: str, local_port: int = 0) -> int:
+    """Make a Service reachable on this machine: `kubectl port-forward`, started again whenever it ends.
 
     Args:
         cluster: The cluster.
-        service: The Service's name.
-        port: Its port.
+        service: One of `PORTS`.
         local_port: The port here; 0 takes a free one.
 
-    Yields:
-        The port here.
+    Returns:
+        The port here. It is open until `stop_forwards`, `tutorial clean`, or the end of a headless run.
 
     Raises:
-        TutorialError: kubectl ended.
+        TutorialError: The port is taken, or the Service can't be reached.
     """
     cluster.connect()
-    local = local_port or free_port()
-    words = ["port-forward", "-n", NAMESPACE, f"svc/{service}", f"{local}:{port}"]
-    argv = [str(find("kubectl")), "--kubeconfig", str(cluster.kubeconfig), *words]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
-        try:
-            first = child.stdout.readline() if child.stdout else ""
-            if "Forwarding from" not in first:
-                raise TutorialError(
-                    f"{service} can't be reached", "kubectl port-forward ended", "kubectl get pods -n forwarder",
-                    target=cluster.target.name, command=["kubectl", *words], output=first,
-                )  # fmt: skip
-            yield local
-        finally:
-            child.terminate()
+    name, target = f"forward-{service}", cluster.target.name
+    if before := processes.find(name, target):
+        before.stop()
+    port = local_port or processes.free_port()
+    kubectl = [str(find("kubectl")), "--kubeconfig", str(cluster.kubeconfig)]
+    argv = [*kubectl, "port-forward", f"svc/{service}", f"{port}:{PORTS[service]}", "-n", NAMESPACE]
+    processes.start(
+        name,
+        [PYTHON, "-m", "helpers.again", *argv],
+        ready=lambda: processes.answers(f"127.0.0.1:{port}"),
+        target=target,
+        cwd=ROOT,
+        ports={service: port},
+    )
+    return port
 
 
-@contextmanager
-def client(cluster: Cluster) -> Iterator[Forwarder]:
-    """Give a client of the deployed Forwarder while the block runs."""
-    with forwarded(cluster, "fastapi-service", 7600) as port:
-        yield Forwarder("127.0.0.1", str(port))
+def stop_forwards(cluster: Cluster) -> None:
+    """Close what `forward` opened."""
+    for service in PORTS:
+        if process := processes.find(f"forward-{service}", cluster.target.name):
+            process.stop()
+
+
+def effects(cluster: Cluster) -> list[str]:
+    """Give the id of each request that had its effect, once for each time, from the backend's journal in Redis."""
+    said = in_pod(cluster, "redis-server", ["redis-cli", "--raw", "xrange", "forwarder:journal", "-", "+"]).split()
+    return [value for key, value in zip(said, said[1:], strict=False) if key == "id"]
 
 
 def in_pod(cluster: Cluster, deployment: str, argv: Sequence[str]) -> str:
     """Run a command in a Deployment's pod."""
     return cluster.kubectl("exec", "-n", NAMESPACE, f"deployment/{deployment}", "--", *argv)
+
+
+def delete_pod(cluster: Cluster, deployment: str) -> str:
+    """Delete a Deployment's pod at once, as if its machine had died.
+
+    Returns:
+        Its name; the Deployment makes another one.
+    """
+    name = pod(cluster, deployment)
+    cluster.kubectl("delete", "pod", name, "-n", NAMESPACE, "--grace-period=0", "--force")
+    return name
+
+
+def pod(cluster: Cluster, deployment: str) -> str:
+    """Give the name of a Deployment's pod; empty when there is none at the moment."""
+    pods = cluster.get("pods", "-n", NAMESPACE, "-l", f"app={deployment}")
+    return next((str(p["metadata"]["name"]) for p in pods if "deletionTimestamp" not in p["metadata"]), "")

@@ -354,16 +354,6 @@ def outside_service(greeting: str) -> int:
     return running.ports["http"]
 
 
-def answers(address: str) -> bool:
-    """Tell whether something listens on `HOST:PORT`."""
-    import socket
-
-    host, _, port = address.rpartition(":")
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex((host, int(port))) == 0
-
-
 def tasks_over_time(forwarder: LocalForwarder, connection: Mapping[str, object], count: int = 200) -> None:
     """Send requests and watch the backend's own metrics meanwhile: a live table, in the end a plot.
 

@@ -199,7 +199,7 @@ class Cluster(AbstractContextManager["Cluster"]):
                 target=self.target.name,
                 output=listening,
             )
-        airgap.supply(self.target, [NODE_IMAGE, REGISTRY_IMAGE, "python:3.11-slim"], "cluster", "bases")
+        airgap.supply(self.target, [NODE_IMAGE, REGISTRY_IMAGE, "python:3.11-slim"])
         self._make()
         self._join_registry()
         text = f"--from-literal=fingerprint={self.fingerprint()}"

@@ -233,6 +233,16 @@ def stop_all(target: str = "local", owner: str | None = None) -> list[str]:
     return [p.name for p in stopped]
 
 
+def answers(address: str) -> bool:
+    """Tell whether something listens on `HOST:PORT`."""
+    import socket
+
+    host, _, port = address.rpartition(":")
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((host, int(port))) == 0
+
+
 def free_port() -> int:
     """Give a TCP port of the loopback address that is free at the moment."""
     import socket

@@ -17,6 +17,7 @@ from helpers.undo import Leftover
 
 IMAGE = "tutorial/vm:bookworm"
 USER = "ubuntu"
+_BASE = "debian:bookworm-slim"
 _READY_SECONDS = 60.0
 # Docker's data and containerd's, and the persistent volume of chapter 02: they stay when the VM is stopped.
 _VOLUMES = {"docker": "/var/lib/docker", "containerd": "/var/lib/containerd", "volume": "/media/volume"}
@@ -121,7 +122,9 @@ def leftovers(target: str) -> list[Leftover]:
 
 
 def _make_image() -> None:
-    """Have the VM's image: from the lab where no registry answers, else from the same Dockerfile on Debian's image."""
+    """Have the VM's image, made on Debian's own base image where a registry answers, else on the lab's."""
+    if not airgap.needed():
+        _docker("pull", "-q", _BASE, timeout=600)
     airgap.build("vm")
 
 

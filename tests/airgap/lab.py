@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TextIO
 
 from host import prepare
-from products import GROUPS, HERE, IN_NODE, NODE, PRODUCTS, VERSIONS, Debian, Image, Product, Program, wanted
+from products import GROUPS, HERE, IN_NODE, NODE, PRODUCTS, VERSIONS, Debian, Image, Product, Program, named
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -73,13 +73,12 @@ def _label(image: str) -> str | None:
     return (json.loads(done.stdout)[0]["Config"]["Labels"] or {}).get(LABEL, "") if done.returncode == 0 else None
 
 
-def build(groups: Sequence[str]) -> None:
-    """Make what is missing of some groups, two at a time, in the order of need."""
+def build(words: Sequence[str]) -> None:
+    """Make what is missing of some groups or products, two at a time, in the order of need."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two builds at once: the second finds everything made
-        missing = [n for n in wanted(tuple(groups)) if not present(n)]
-        missing = _without_needless(missing, groups)
+        missing = _missing(named(tuple(words)))
         if not missing:
             return
         prepare()
@@ -87,20 +86,19 @@ def build(groups: Sequence[str]) -> None:
             _schedule(missing, pool, report)
 
 
-def _without_needless(missing: list[str], groups: Sequence[str]) -> list[str]:
-    """Leave out what only products that are there already would need."""
-    kept: set[str] = set()
+def _missing(names: Sequence[str]) -> list[str]:
+    """List what has to be made for some products; what only a product needs that is there already is left out."""
+    found: dict[str, None] = {}
 
-    def keep(name: str) -> None:
-        if name in missing and name not in kept:
-            kept.add(name)
+    def take(name: str) -> None:
+        if name not in found and not present(name):
             for need in PRODUCTS[name].needs:
-                keep(need)
+                take(need)
+            found[name] = None
 
-    for name in missing:
-        if PRODUCTS[name].group in groups:
-            keep(name)
-    return [n for n in missing if n in kept]
+    for name in names:
+        take(name)
+    return list(found)
 
 
 def _schedule(missing: list[str], pool: ThreadPoolExecutor, report: "_Reporter") -> None:
@@ -302,12 +300,14 @@ def main() -> None:
     """Build, show or remove; exit code 1 with the reason when something could not be made."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("action", choices=("build", "status", "clean", "prepare", "path"))
-    parser.add_argument("names", nargs="*", help=f"groups ({', '.join(GROUPS)}) for build, a program for path")
+    parser.add_argument(
+        "names", nargs="*", help=f"for build: groups ({', '.join(GROUPS)}) or products; for path: a program"
+    )
     words = parser.parse_args()
     try:
         if words.action == "build":
-            if unknown := set(words.names) - set(GROUPS):
-                raise Failed(f"no such group: {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
+            if unknown := set(words.names) - {*GROUPS, *PRODUCTS}:
+                raise Failed(f"no such group or product: {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
             build(words.names or GROUPS)
         elif words.action == "path":
             print(program(words.names[0]))

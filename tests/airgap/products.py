@@ -117,17 +117,6 @@ PRODUCTS: dict[str, Product] = {
 GROUPS = tuple(dict.fromkeys(product.group for product in PRODUCTS.values()))
 
 
-def wanted(groups: tuple[str, ...]) -> list[str]:
-    """List the products of some groups and all that they need."""
-    found: list[str] = []
-
-    def take(name: str) -> None:
-        for need in PRODUCTS[name].needs:
-            take(need)
-        if name not in found:
-            found.append(name)
-
-    for product in PRODUCTS.values():
-        if product.group in groups:
-            take(product.name)
-    return found
+def named(words: tuple[str, ...]) -> list[str]:
+    """List the products that words mean: each a group's name, or a product's."""
+    return [p.name for p in PRODUCTS.values() if p.group in words or p.name in words]
