@@ -1,6 +1,7 @@
 """Chapter 09: the Forwarder deployed into a cluster by YAML: its objects, its images, its secrets, the ways to it."""
 
 import base64
+import json
 import os
 import re
 import time
@@ -171,10 +172,10 @@ def supply_node(cluster: Cluster) -> None:
 
 
 def overlay(folder: Path, repository: str = "") -> Path:
-    """Give the folder to apply: `STACK` or `SCHEDULER`, or the overlay that takes its images from one's own repository.
+    """Give the folder to apply, or an overlay of it that takes its images from one's own repository.
 
     Args:
-        folder: `STACK` or `SCHEDULER`.
+        folder: `STACK`, a folder in it, or `SCHEDULER`.
         repository: The image repository, such as `docker.io/me/forwarder`; empty means the local registry.
 
     Returns:
@@ -183,7 +184,7 @@ def overlay(folder: Path, repository: str = "") -> Path:
     if not repository:
         return folder
     made = settings().state / "own-images" / folder.name
-    content = _yaml(FOLDER / "own-images" / folder.name / "kustomization.yaml")[0]
+    content = _yaml(FOLDER / "own-images" / "stack" / "kustomization.yaml")[0]
     content["resources"] = [os.path.relpath(folder, made.resolve())]  # kustomize takes no absolute path
     content["images"][0]["newName"] = repository
     write_atomically(made / "kustomization.yaml", yaml.safe_dump(content))
@@ -206,6 +207,29 @@ def apply(cluster: Cluster, path: Path) -> dict[str, int]:
     where = ["-k", str(path)] if path.is_dir() else ["-f", str(path), "-n", NAMESPACE]
     said = cluster.kubectl("apply", *where).split()
     return {word: said.count(word) for word in ("created", "configured", "unchanged")}
+
+
+def restart_outdated(cluster: Cluster, repository: str = "") -> list[str]:
+    """Restart the Deployments whose image was built anew under the same tag; nothing else would.
+
+    Args:
+        cluster: The cluster.
+        repository: The image repository, as `build_images` takes it.
+
+    Returns:
+        Their names.
+    """
+    restarted = []
+    for part in PARTS:
+        inspect = ["docker", "image", "inspect", "-f", "{{json .RepoDigests}}", image(part, repository)]
+        digests = json.loads(cluster.target.run(inspect, repeatable=True).stdout)
+        for thing in cluster.get("pods", "-n", NAMESPACE, "-l", f"app={part}-server"):
+            running = [c["imageID"] for c in thing["status"].get("containerStatuses", []) if c["imageID"]]
+            if running and running[0] not in digests:
+                restarted.append(f"{part}-server")
+    for name in sorted(set(restarted)):
+        cluster.kubectl("rollout", "restart", f"deployment/{name}", "-n", NAMESPACE)
+    return sorted(set(restarted))
 
 
 def delete(cluster: Cluster, path: Path) -> None:

@@ -1,6 +1,7 @@
 """What chapter 09 shows: the deployed Forwarder asked, something outside brought in, something inside led out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import requests
 
@@ -51,17 +52,18 @@ def read_from_pod(cluster: Cluster, url: str) -> str:
         cluster.kubectl("delete", "pod", _CALLER, "--ignore-not-found", "--grace-period=0", "--force", check=False)
 
 
-def read_from_machine(cluster: Cluster, reachable: str, path: str = "/") -> str:
+def read_from_machine(cluster: Cluster, status: Mapping[str, Any], path: str = "/") -> str:
     """Read a page of an exported Service from the cluster's machine, which is outside the cluster.
 
     Args:
         cluster: The cluster.
-        reachable: Where the Forwarder says it is: `NODE:port`.
+        status: What `Forwarder.forward_status` tells of the export; its connection is at `NODE:port`.
         path: The page's path.
 
     Returns:
         The page's text.
     """
+    reachable = str(status["connections"][0]["reachable"])
     url = f"http://{reachable.replace('NODE', node_address(cluster))}{path}"
     argv = ["python3", "-c", _FETCH, url]
     return cluster.target.run(argv, repeatable=True).stdout.strip()

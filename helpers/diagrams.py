@@ -242,6 +242,43 @@ def forwarder() -> Sheet:
     return sheet
 
 
+def forwarder_cluster() -> Sheet:
+    """Draw the Forwarder in a cluster, with the connections that its network policies allow."""
+    sheet = Sheet(
+        760,
+        420,
+        "The Forwarder in the cluster",
+        "In the namespace forwarder the frontend, the backend, Flower and Beat use Redis; the backend makes Services "
+        "in the namespace forwarder-imports. An import leads to an address outside, an export leads to a Service.",
+    )
+    sheet.box(14, 150, 104, 54, "your laptop", "7600 to 7602")
+    sheet.lane(150, 10, 600, 214, "namespace forwarder, Pod Security restricted")
+    sheet.box(176, 48, 150, 54, "flower-service", "flower-server, 7601", kind="here")
+    sheet.box(376, 48, 150, 54, "beat-server", "applied apart", kind="here")
+    sheet.box(582, 48, 152, 54, "postgres-service", "for chapter 10", kind="here")
+    sheet.box(176, 150, 150, 54, "fastapi-service", "fastapi-server, 7600", kind="here")
+    sheet.box(376, 150, 150, 54, "redis-service", "redis-server, a volume", kind="here")
+    sheet.box(582, 150, 152, 54, "celery-service", "celery-server, 7602", kind="here")
+    sheet.arrow((118, 177), (176, 177))
+    sheet.arrow((118, 165), (136, 165), (136, 75), (176, 75))
+    sheet.arrow((326, 75), (351, 75), (351, 165), (376, 165))
+    sheet.arrow((326, 177), (376, 177))
+    sheet.arrow((451, 102), (451, 150))
+    sheet.arrow((582, 177), (526, 177))
+    sheet.arrow((658, 204), (658, 262), label="makes them, by the API", at=(584, 243))
+    sheet.lane(150, 262, 600, 146, "")
+    sheet.text(738, 284, "namespace forwarder-imports: Services without pods", soft=True, anchor="end")
+    sheet.box(14, 306, 104, 54, "outside")
+    sheet.box(176, 306, 150, 54, "an export", "at a port of the node", kind="here")
+    sheet.box(376, 306, 150, 54, "an import", "under a name", kind="here")
+    sheet.box(582, 306, 152, 54, "any pod", "of the cluster")
+    sheet.arrow((118, 333), (176, 333))
+    sheet.arrow((251, 306), (251, 204), label="leads to a Service", at=(312, 243))
+    sheet.arrow((582, 333), (526, 333))
+    sheet.arrow((451, 360), (451, 388), (66, 388), (66, 360))
+    return sheet
+
+
 def checkpoint() -> Sheet:
     """Draw how each section of a chapter goes."""
     sheet = Sheet(
@@ -263,7 +300,15 @@ def checkpoint() -> Sheet:
     return sheet
 
 
-DRAWINGS: tuple[Callable[[], Sheet], ...] = (system_map, ways_to_use, node_port, ssh_tunnel, forwarder, checkpoint)
+DRAWINGS: tuple[Callable[[], Sheet], ...] = (
+    system_map,
+    ways_to_use,
+    node_port,
+    ssh_tunnel,
+    forwarder,
+    forwarder_cluster,
+    checkpoint,
+)
 
 
 def build(folder: Path) -> list[Path]:

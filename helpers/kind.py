@@ -186,6 +186,7 @@ class Cluster(AbstractContextManager["Cluster"]):
         if self.exists():
             if self._made_of() == self.fingerprint():
                 self._join_registry()
+                self.choose()
                 return False
             if not recreate:
                 raise self._other()
@@ -205,6 +206,10 @@ class Cluster(AbstractContextManager["Cluster"]):
         text = f"--from-literal=fingerprint={self.fingerprint()}"
         self._on_node("kubectl", "-n", "kube-public", "create", "configmap", _MARK, text)
         return True
+
+    def choose(self) -> None:
+        """Have plain `kubectl` on the machine speak to this cluster; creating or deleting another one changes that."""
+        self.target.run([self._kind, "export", "kubeconfig", "--name", self.name], repeatable=True)
 
     def _other(self) -> TutorialError:
         made = self._made_of()

@@ -49,18 +49,18 @@ def lesson_configuration(name: str, host_port: int | None) -> Path:
     return path
 
 
-def add_a_port(target: Target, host_port: int = 7002) -> list[Mapping[str, object]]:
+def add_a_port(course: Cluster, host_port: int = 7002) -> list[Mapping[str, object]]:
     """Add a port to a cluster that runs, which means making it anew; on a small cluster of its own, removed in the end.
 
     Args:
-        target: A machine with Docker.
+        course: The course's cluster, on whose machine it is done.
         host_port: The port to add.
 
     Returns:
         What was tried, and what came of it.
     """
-    closed = Cluster(target, lesson_configuration(_LESSON, None))
-    wider = Cluster(target, lesson_configuration(_LESSON, host_port))
+    closed = Cluster(course.target, lesson_configuration(_LESSON, None))
+    wider = Cluster(course.target, lesson_configuration(_LESSON, host_port))
     try:
         closed.create(recreate=True)
         closed.kubectl("create", "configmap", "note", "--from-literal=text=keep me")
@@ -68,13 +68,14 @@ def add_a_port(target: Target, host_port: int = 7002) -> list[Mapping[str, objec
         closed.close()
         rows.append(_row("create it with the port added", refusal(wider.create), "refused"))
         wider.create(recreate=True)
-        opened = host_port in busy_ports(target, wider.content)
+        opened = host_port in busy_ports(course.target, wider.content)
         rows.append(_row("create it with recreate=True", opened, f"port {host_port} is open"))
         rows.append(_row("look for the note", not _note(wider), "gone, with all that the old cluster held"))
         return rows
     finally:
         closed.close()
         wider.delete()
+        course.choose()
 
 
 def _note(cluster: Cluster) -> str:

@@ -12,6 +12,14 @@ from forwarder_frontend.logs import start_logging
 from forwarder_frontend.settings import Settings, SettingsError
 
 
+class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say where it listens; uvicorn leaves that to whoever opened the socket."""
+        await super().startup(sockets)
+        if self.started and sockets:
+            self._log_started_message(sockets)
+
+
 def main() -> int:
     """Serve until SIGTERM.
 
@@ -44,9 +52,14 @@ def main() -> int:
     try:
         with opened:
             configuration = uvicorn.Config(
-                create(settings), access_log=False, timeout_graceful_shutdown=5, server_header=False
+                create(settings),
+                settings.host,
+                settings.port,
+                access_log=False,
+                timeout_graceful_shutdown=5,
+                server_header=False,
             )
-            uvicorn.Server(configuration).run(sockets=[opened])
+            _Server(configuration).run(sockets=[opened])
     finally:
         listener.stop()
     return 0
