@@ -16,8 +16,9 @@ from helpers.errors import TutorialError
 from helpers.kind import REGISTRY_PORT, Cluster
 from helpers.processes import PYTHON, write_atomically
 from helpers.settings import ROOT, settings
-from helpers.target import Target
+from helpers.target import Capability, Target, opened
 from helpers.tools import find
+from helpers.undo import Leftover
 
 FOLDER = ROOT / "deployments" / "forwarder"
 STACK, SCHEDULER = FOLDER / "stack", FOLDER / "scheduler"
@@ -30,6 +31,8 @@ UPSTREAM = ("redis:7", "postgres:15")
 PORTS = {"fastapi-service": 7600, "flower-service": 7601, "celery-service": 7602}
 SECRETS = ("redis-secret", "flower-secret", "airflow-secret", "postgres-secret")
 _VERSION = "v0.0.5"
+_SOURCES = "tutorial-applications"  # in the home folder of the machine that builds
+_LABEL = "tutorial.chapter=09"
 _SUFFIX = f".{NAMESPACE}.svc.cluster.local"
 
 
@@ -142,15 +145,15 @@ def build_images(cluster: Cluster, repository: str = "") -> list[Mapping[str, ob
     """
     target, rows = cluster.target, list[Mapping[str, object]]()
     airgap.supply(target, ["python:3.11-slim"])
-    folder = "tutorial-applications"
-    target.sync(ROOT / "applications", folder)
+    target.sync(ROOT / "applications", _SOURCES)
     with display.progress("Build the images", len(PARTS)) as report:
         for done, part in enumerate(PARTS):
             name = image(part, repository)
             report(done, name)
-            words = ["docker", "build", "-q", "--label", "tutorial.chapter=09", "-t", name]
-            words.append(f"{folder}/forwarder/{part}")
-            target.run(words, timeout=600, env={"DOCKER_BUILDKIT": "0"}, repeatable=True)
+            words = ["docker", "build", "-q", "--label", _LABEL, "-t", name]
+            target.run(
+                [*words, f"{_SOURCES}/forwarder/{part}"], timeout=600, env={"DOCKER_BUILDKIT": "0"}, repeatable=True
+            )
             target.run(["docker", "push", "-q", name], timeout=600, repeatable=True)
             size = target.run(["docker", "image", "inspect", "-f", "{{.Size}}", name], repeatable=True).stdout
             rows.append({"part": PARTS[part], "image": name, "MB": round(int(size) / 1e6)})
@@ -373,3 +376,25 @@ def pod(cluster: Cluster, deployment: str) -> str:
     """Give the name of a Deployment's pod; empty when there is none at the moment."""
     pods = cluster.get("pods", "-n", NAMESPACE, "-l", f"app={deployment}")
     return next((str(p["metadata"]["name"]) for p in pods if "deletionTimestamp" not in p["metadata"]), "")
+
+
+def leftovers(target: str) -> list[Leftover]:
+    """List the images and their sources on a target; what is in the cluster goes with that, the VM goes as a whole."""
+    if target in ("local", "vm"):
+        return []
+    with opened(target) as machine:
+        if Capability.DOCKER not in machine.capabilities():
+            return []
+        words = ["docker", "images", "-q", "--filter", f"label={_LABEL}"]
+        there = machine.run(words, repeatable=True).stdout.split()
+        found = [Leftover("the Forwarder's images", f"{len(set(there))} images", lambda: _delete_images(target))]
+        return found if there else []
+
+
+def _delete_images(target: str) -> None:
+    with opened(target) as machine:
+        words = ["docker", "images", "-q", "--filter", f"label={_LABEL}"]
+        there = sorted(set(machine.run(words, repeatable=True).stdout.split()))
+        if there:
+            machine.run(["docker", "image", "rm", "-f", *there], check=False)
+        machine.run(["sh", "-c", f"rm -rf ~/{_SOURCES}"])

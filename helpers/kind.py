@@ -3,6 +3,7 @@
 Sources: https://kind.sigs.k8s.io/docs/user/configuration/ and https://kind.sigs.k8s.io/docs/user/local-registry/.
 """
 
+import copy
 import hashlib
 import json
 import re
@@ -14,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import yaml
+from tenacity import RetryError, Retrying, retry_if_exception_type, retry_if_result, stop_after_delay, wait_fixed
 
 from helpers import airgap, display, tools
 from helpers.errors import TutorialError
@@ -28,8 +30,11 @@ NODE_IMAGE = f"kindest/node:{tools.VERSIONS['cluster']['kubernetes']}"
 REGISTRY_IMAGE = f"registry:{tools.VERSIONS['cluster']['registry']}"
 REGISTRY = "kind-registry"
 REGISTRY_PORT = 5001
-_MARK = "tutorial-cluster"  # a ConfigMap in kube-public: the cluster is ours, and of which configuration
+_MARK = "tutorial-configuration"  # a label of the node, there from the first moment: ours, and of which configuration
 _REGISTRY_VOLUME = "tutorial-registry"
+_API_SECONDS = 90.0
+# What kubectl says when it is the way to the cluster that is broken: the tunnel, the machine, the kubeconfig.
+_LOST = re.compile(r"refused|EOF|reset by peer|Unable to connect|loading config|TLS handshake|x509|must be logged in")
 # What the platform's own setup script asks for, and inotify's limits as kind's known issues name them.
 NEEDS = {"cores": 2, "memory (GiB)": 4, "disk (GiB)": 10, "inotify watches": 524288, "inotify instances": 512}
 _LOOK = """echo "cores=$(nproc)"; awk '/MemTotal/{print "memory (GiB)=" int($2/1048576+0.5)}' /proc/meminfo
@@ -184,12 +189,10 @@ class Cluster(AbstractContextManager["Cluster"]):
             TutorialError: There is another cluster of that name, a port is taken, the disk is full, or kind failed.
         """
         if self.exists():
-            if self._made_of() == self.fingerprint():
+            if self._usable(recreate):
                 self._join_registry()
                 self.choose()
                 return False
-            if not recreate:
-                raise self._other()
             self.delete()
         if taken := busy_ports(self.target, self.content):
             listening = self.target.run(self.target.sudo("ss", "-Hltnp", f"sport = :{taken[0]}"), check=False).stdout
@@ -203,17 +206,30 @@ class Cluster(AbstractContextManager["Cluster"]):
         airgap.supply(self.target, [NODE_IMAGE, REGISTRY_IMAGE, "python:3.11-slim"])
         self._make()
         self._join_registry()
-        text = f"--from-literal=fingerprint={self.fingerprint()}"
-        self._on_node("kubectl", "-n", "kube-public", "create", "configmap", _MARK, text)
         return True
+
+    def is_ours(self) -> bool:
+        """Tell whether the tutorial made the cluster that is there; one that does not answer counts as a stranger's."""
+        try:
+            return bool(self._made_of())
+        except TutorialError:
+            return False
 
     def choose(self) -> None:
         """Have plain `kubectl` on the machine speak to this cluster; creating or deleting another one changes that."""
         self.target.run([self._kind, "export", "kubeconfig", "--name", self.name], repeatable=True)
 
-    def _other(self) -> TutorialError:
-        made = self._made_of()
-        return TutorialError(
+    def _usable(self, recreate: bool) -> bool:
+        """Tell whether the cluster that is there is the wanted one; say what the choice is, unless it was made."""
+        try:
+            made = self._made_of()
+        except TutorialError:
+            if recreate:
+                return False
+            raise
+        if made == self.fingerprint() or recreate:
+            return made == self.fingerprint()
+        raise TutorialError(
             f"There is a cluster {self.name} already",
             "the tutorial made it from another configuration" if made else "the tutorial did not make it",
             f"keep it and choose another name in {self.path.name}, or delete it with all its data: recreate=True",
@@ -230,7 +246,9 @@ class Cluster(AbstractContextManager["Cluster"]):
                 if done is not None:
                     report(done + (0.5 if "•" in line else 1), steps[done])
 
-            text = self.path.read_text(encoding="utf-8")
+            marked = copy.deepcopy(self.content)
+            marked["nodes"][0].setdefault("labels", {})[_MARK] = self.fingerprint()
+            text = yaml.safe_dump(marked)
             words = _create_words(self._kind, "-")
             done = self.target.run(words, check=False, timeout=420, input=text, stream=told)
         if done.returncode != 0:
@@ -255,15 +273,31 @@ class Cluster(AbstractContextManager["Cluster"]):
         )
 
     def _made_of(self) -> str:
-        """Read which configuration the cluster was made from; empty when the tutorial did not make it."""
-        words = ["kubectl", "-n", "kube-public", "get", "configmap", _MARK, "-o", "jsonpath={.data.fingerprint}"]
-        return self._on_node(*words, check=False).strip()
+        """Read which configuration the cluster was made from; empty when the tutorial did not make it.
 
-    def _on_node(self, *words: str, check: bool = True) -> str:
+        Raises:
+            TutorialError: It does not answer, although its node was started: it was left half-made.
+        """
+        self._start_node()
+        words = ["get", "nodes", "-o", f"jsonpath={{.items[*].metadata.labels.{_MARK}}}"]
+        attempts = Retrying(
+            retry=retry_if_exception_type(TutorialError), stop=stop_after_delay(_API_SECONDS), wait=wait_fixed(1)
+        )
+        try:
+            return attempts(self._on_node, *words).strip()
+        except RetryError:
+            raise TutorialError(
+                f"The cluster {self.name} does not answer",
+                f"its API is away for {_API_SECONDS:g} s; its creation was interrupted, perhaps",
+                "delete it with all its data and make it anew: recreate=True",
+                target=self.target.name,
+            ) from None
+
+    def _on_node(self, *words: str, input: str | None = None) -> str:
         """Run kubectl in the node, where its administrator's configuration is."""
         node = f"{self.name}-control-plane"
-        argv = ["docker", "exec", node, words[0], "--kubeconfig", "/etc/kubernetes/admin.conf", *words[1:]]
-        return self.target.run(argv, check=check, repeatable=True).stdout
+        argv = ["docker", "exec", "-i", node, "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf", *words]
+        return self.target.run(argv, input=input, repeatable=True).stdout
 
     def _join_registry(self) -> None:
         """Have the local registry run, and the node know it as localhost:5001, as kind's guide does."""
@@ -282,12 +316,7 @@ class Cluster(AbstractContextManager["Cluster"]):
         node = f"{self.name}-control-plane"
         text = f'[host."http://{REGISTRY}:5000"]\n'
         self.target.run(["docker", "exec", "-i", node, "sh", "-c", script], input=text)
-        self._on_node_input("kubectl", "apply", "-f", "-", text=(FOLDER / "local-registry.yaml").read_text())
-
-    def _on_node_input(self, *words: str, text: str) -> None:
-        node = f"{self.name}-control-plane"
-        argv = ["docker", "exec", "-i", node, words[0], "--kubeconfig", "/etc/kubernetes/admin.conf", *words[1:]]
-        self.target.run(argv, input=text, repeatable=True)
+        self._on_node("apply", "-f", "-", input=(FOLDER / "local-registry.yaml").read_text(encoding="utf-8"))
 
     def push(self, image: str, repository: str = "") -> str:
         """Put an image of the target's Docker (or of a registry that it reaches) into the local registry.
@@ -322,6 +351,7 @@ class Cluster(AbstractContextManager["Cluster"]):
             raise TutorialError(
                 f"There is no cluster {self.name}", "", "create it: chapter 06", target=self.target.name
             )
+        self._start_node()
         words = [self._kind, "get", "kubeconfig", "--name", self.name]
         content = yaml.safe_load(self.target.run(words, repeatable=True).stdout)
         server = content["clusters"][0]["cluster"]
@@ -329,7 +359,24 @@ class Cluster(AbstractContextManager["Cluster"]):
         server["server"] = f"https://127.0.0.1:{port}"
         write_atomically(self.kubeconfig, yaml.safe_dump(content), 0o600)
         self._connected = True
+        self._wait_for_api()
         return self
+
+    def _start_node(self) -> None:
+        """Start the node if it is off, as after a restart of its machine."""
+        node = f"{self.name}-control-plane"
+        look = ["docker", "container", "inspect", "-f", "{{.State.Running}}", node]
+        if self.target.run(look, repeatable=True).stdout.strip() != "true":
+            self.target.run(["docker", "start", node], repeatable=True)
+
+    def _wait_for_api(self) -> None:
+        attempts = Retrying(
+            retry=retry_if_result(lambda said: said != "ok"),
+            stop=stop_after_delay(_API_SECONDS),
+            wait=wait_fixed(0.5),
+            retry_error_callback=lambda _: self.kubectl("get", "--raw", "/readyz"),  # raises what it says
+        )
+        attempts(lambda: self.kubectl("get", "--raw", "/readyz", check=False))
 
     def close(self) -> None:
         """Close the tunnel; the cluster goes on."""
@@ -363,10 +410,15 @@ class Cluster(AbstractContextManager["Cluster"]):
         argv = [str(tools.find("kubectl")), "--kubeconfig", str(self.kubeconfig), *words]
         done = run_here(argv, check=False, input=input, timeout=timeout, target=self.target.name)
         if check and done.returncode != 0:
+            lost = bool(_LOST.search(done.stderr))
+            if lost:
+                self.close()  # the next call opens the way anew
             raise TutorialError(
                 f"kubectl {words[0]} failed",
-                f"exit code {done.returncode}",
-                "read what it said; `kubectl get pods -A` shows the state of all pods",
+                "the cluster's API was not reached" if lost else f"exit code {done.returncode}",
+                "run the cell again: it opens the way to the cluster anew"
+                if lost
+                else "read what it said; `kubectl get pods -A` shows the state of all pods",
                 target=self.target.name,
                 command=["kubectl", *words],
                 output=done.stderr or done.stdout,
@@ -456,11 +508,12 @@ def leftovers(target: str) -> list[Leftover]:
             return []
         cluster, found = Cluster(machine), list[Leftover]()
         names = machine.run(["docker", "ps", "-a", "--format", "{{.Names}}"], repeatable=True).stdout.split()
-        if f"{cluster.name}-control-plane" in names and cluster._made_of():
+        if f"{cluster.name}-control-plane" in names and cluster.is_ours():
             found.append(
                 Leftover("the cluster with all its data", f"kind cluster {cluster.name}", lambda: _delete(target))
             )
-        if REGISTRY in names:
+        mine = ["docker", "ps", "-a", "--filter", "label=tutorial.chapter=06", "--format", "{{.Names}}"]
+        if REGISTRY in machine.run(mine, repeatable=True).stdout.split():
             found.append(Leftover("the local registry", f"container {REGISTRY}", lambda: _delete_registry(target)))
         return found
 

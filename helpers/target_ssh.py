@@ -169,7 +169,7 @@ class SshTarget(Target):
         while not over.wait(_WATCH_SECONDS):
             if not self._connected():
                 with suppress(TutorialError, subprocess.TimeoutExpired):  # away still: ask again in a moment
-                    self._connect()
+                    SshTarget._connect(self)  # it opens connections; a machine that was switched off stays off
 
     def facts(self) -> dict[str, str]:
         """Read what the machine is; see `Target.facts`."""

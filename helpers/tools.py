@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tarfile
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +16,8 @@ import requests
 
 from helpers.errors import TutorialError
 from helpers.settings import ROOT
-from helpers.target import Capability, Target
+from helpers.target import Capability, Target, opened
+from helpers.undo import Leftover
 
 VERSIONS = tomllib.loads((ROOT / "deployments" / "versions.toml").read_text(encoding="utf-8"))
 TOOLS: dict[str, str] = VERSIONS["tools"]
@@ -158,6 +159,7 @@ def _install(target: Target, name: str) -> str:
     if target.kind in ("local", "host"):
         return str(find(name))
     part = f".{name}.tutorial"  # in the home folder
+    note = 'grep -qxF "$0" ~/.tutorial-tools 2>/dev/null || echo "$0" >>~/.tutorial-tools'
     target.put(find(name), part)
     if Capability.ROOT in target.capabilities():
         path = f"/usr/local/bin/{name}"
@@ -166,4 +168,21 @@ def _install(target: Target, name: str) -> str:
         path = target.run(["sh", "-c", f"mkdir -p ~/.local/bin && echo ~/.local/bin/{name}"]).stdout.strip()
         target.run(["install", "-m", "755", part, path])
     target.run(["rm", "-f", part])
+    target.run(["sh", "-c", note, path])
     return path
+
+
+def leftovers(target: str) -> list[Leftover]:
+    """List the tools that were put on a machine; the VM goes as a whole."""
+    if target in ("local", "vm", "host"):
+        return []
+    with opened(target) as machine:
+        said = machine.run(["sh", "-c", "cat ~/.tutorial-tools 2>/dev/null || true"], repeatable=True).stdout.split()
+        return [Leftover("tools of the tutorial", " ".join(said), lambda: _remove(target, said))] if said else []
+
+
+def _remove(target: str, paths: Sequence[str]) -> None:
+    with opened(target) as machine:
+        for path in paths:
+            machine.run(machine.sudo("rm", "-f", path) if path.startswith("/usr/") else ["rm", "-f", path])
+        machine.run(["sh", "-c", "rm -f ~/.tutorial-tools"])

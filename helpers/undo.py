@@ -7,7 +7,14 @@ from importlib import import_module
 from helpers import processes
 
 # Modules of chapters that leave something behind; each has `leftovers(target) -> list[Leftover]`.
-CHAPTER_MODULES = ("helpers.ssh", "helpers.forwarder_local", "helpers.kind", "helpers.vm")
+CHAPTER_MODULES = (
+    "helpers.ssh",
+    "helpers.forwarder_local",
+    "helpers.cluster",
+    "helpers.kind",
+    "helpers.tools",
+    "helpers.vm",
+)
 
 
 @dataclass(frozen=True)
