@@ -96,10 +96,11 @@ def supply(target: Target, images: Sequence[str]) -> None:
         return
     done = target.pipe(["docker", "save", *missing], ["docker", "load", "-q"])
     if done.returncode != 0:
+        full = "no space left" in done.stderr
         raise TutorialError(
             "Images could not be copied",
-            "",
-            "see whether the target's disk is full",
+            "the disk is full" if full else f"exit code {done.returncode}",
+            "free some, or move Docker's data to a volume (chapter 03)" if full else "read what Docker says",
             target=target.name,
             command=["docker", "load"],
             output=done.stderr,

@@ -2,14 +2,16 @@
 
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from helpers import kind, kind_lab, tools
+from helpers import kind, kind_lab, tools, vm
 from helpers.errors import TutorialError
-from helpers.settings import ROOT
+from helpers.settings import ROOT, settings
 from helpers.target import Target
 
 unit = pytest.mark.unit
@@ -127,15 +129,14 @@ def test_a_claimed_volume_binds_and_is_listed(cluster: kind.Cluster) -> None:
 
 @in_vm
 def test_a_cluster_that_somebody_else_made_is_left_alone(cluster: kind.Cluster) -> None:
-    cluster.kubectl("-n", "kube-public", "delete", "configmap", "tutorial-cluster")
+    cluster.kubectl("label", "nodes", "--all", "tutorial-configuration-")
     try:
         with pytest.raises(TutorialError, match="There is a cluster tutorial already") as error:
             cluster.create()
         assert "recreate=True" in error.value.remedy
         assert cluster.exists()
     finally:
-        text = f"--from-literal=fingerprint={cluster.fingerprint()}"
-        cluster.kubectl("-n", "kube-public", "create", "configmap", "tutorial-cluster", text)
+        cluster.kubectl("label", "nodes", "--all", f"tutorial-configuration={cluster.fingerprint()}")
 
 
 @in_vm
@@ -160,7 +161,63 @@ def test_an_image_that_is_not_there_is_an_error_with_nothing_left(
 
 
 @in_vm
-def test_chapter_06_runs_on_the_vm(cluster: kind.Cluster) -> None:
-    argv = [sys.executable, "-m", "helpers.cli", "run", "06", "--target", "vm"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=900, cwd=ROOT)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+def test_a_creation_that_is_cut_off_is_found_by_the_next_run(cluster: kind.Cluster, machine: Target) -> None:
+    """The laptop dies while kind works: kind goes on, and the cluster is used, or made anew on demand."""
+    path = kind_lab.lesson_configuration("tutorial-cut", None)
+    script = (
+        "import sys; from pathlib import Path; from helpers import kind; from helpers.target import Target; "
+        "kind.Cluster(Target.open('vm'), Path(sys.argv[1])).create()"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script, str(path)], cwd=ROOT, stdout=subprocess.DEVNULL)
+    try:
+        look = ["docker", "ps", "-q", "--filter", "name=tutorial-cut-control-plane"]
+        deadline = time.monotonic() + 60
+        while not machine.run(look).stdout.strip():
+            assert time.monotonic() < deadline and child.poll() is None
+            time.sleep(0.5)
+        child.kill()
+        child.wait()
+        with kind.Cluster(machine, path) as again:
+            assert again.create() is False
+            assert [n["state"] for n in again.nodes()] in (["ready"], ["not ready"])
+    finally:
+        kind.Cluster(machine, path).delete()
+        cluster.choose()
+
+
+@pytest.fixture
+def broken_machine(machine: Target, monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
+    """Give a VM of its own to break."""
+    monkeypatch.setenv("TUTORIAL_VM", "tutorial-test-broken")
+    settings.cache_clear()
+    try:
+        with Target.open("vm") as other:
+            yield other
+    finally:
+        vm.destroy()
+        monkeypatch.undo()
+        settings.cache_clear()
+
+
+@in_vm
+def test_no_docker_and_a_full_disk_are_named_and_mended_the_cluster_is_made(broken_machine: Target) -> None:
+    def root(*argv: str) -> None:
+        broken_machine.run(broken_machine.sudo(*argv), timeout=60)
+
+    root("systemctl", "stop", "docker.socket", "docker")
+    with pytest.raises(TutorialError, match="No Docker engine answers") as error:
+        kind.Cluster(broken_machine).create()
+    assert "start Docker" in error.value.remedy
+
+    root("mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", "/var/lib/docker")
+    root("systemctl", "start", "docker")
+    with pytest.raises(TutorialError, match="the disk is full") as error:
+        kind.Cluster(broken_machine).create()
+    assert "chapter 03" in error.value.remedy
+
+    root("systemctl", "stop", "docker.socket", "docker")
+    root("umount", "-l", "/var/lib/docker")
+    root("systemctl", "start", "docker")
+    with kind.Cluster(broken_machine, kind.FOLDER / "cluster.yaml") as made:
+        assert made.create() is True
+        assert made.nodes()[0]["node"] == "tutorial-control-plane"

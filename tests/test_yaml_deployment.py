@@ -211,9 +211,7 @@ def test_own_images_are_what_kustomize_makes(built: str, sandbox: Path) -> None:
     images = set(re.findall(r"image: (\S+)", made))
     own = {f"registry.example.org/me/forwarder:study_forwarder_{p}_v0.0.5" for p in ("frontend", "backend", "monitor")}
     assert images == own | set(deployed.UPSTREAM)
-    assert (
-        made.replace("registry.example.org/me/forwarder", "localhost:5001/multi-local-cloud-hpc-integration") in built
-    )
+    assert made.replace("registry.example.org/me/forwarder", f"localhost:5001/{deployed.REPOSITORY}") in built
 
 
 def _schemas(cluster: kind.Cluster, folder: Path) -> None:
