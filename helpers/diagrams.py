@@ -102,9 +102,9 @@ def system_map() -> Sheet:
         760,
         560,
         "The whole system",
-        "A laptop with notebooks and helpers reaches a cloud VM over SSH. On it a "
-        "Kubernetes cluster works today; Ray, the deployed Forwarder, a language model and six stores are planned. SSH "
-        "configuration and the Forwarder on the laptop itself work today.",
+        "A laptop with notebooks and helpers reaches a cloud VM over SSH. On it a Kubernetes cluster and the deployed "
+        "Forwarder work today; Ray, a language model and six stores are planned. SSH configuration and the Forwarder on "
+        "the laptop itself work today.",
     )
     sheet.lane(10, 10, 740, 176, "your machine")
     sheet.row(28, 44, 340, 52, [("notebooks", "you step through them"), ("helpers", "they do the work")], "here")
@@ -120,14 +120,9 @@ def system_map() -> Sheet:
         28, 250, 704, 46, [("Docker",), ("GPU setup",), ("OSS MLOps platform",), ("storage: six kinds",)], "planned"
     )
     sheet.box(28, 308, 704, 28, "Kubernetes in Docker (KinD): chapter 06", kind="here")
-    sheet.row(44, 344, 672, 46, [("Helm: Ray",), ("language model",), ("Airflow",), ("Postgres",)], "planned")
-    sheet.row(
-        44,
-        410,
-        672,
-        62,
-        [("the Forwarder, deployed", "YAML and Kustomize"), ("the same images", "as on your machine")],
-        "planned",
+    sheet.row(44, 344, 672, 46, [("Helm: Ray",), ("language model",), ("Airflow",)], "planned")
+    sheet.box(
+        44, 410, 672, 62, "the Forwarder, deployed", "chapter 09: the same programs, by YAML and Kustomize", kind="here"
     )
     sheet.box(200, 524, 18, 18, kind="here")
     sheet.text(226, 533, "works today", soft=True)
