@@ -103,8 +103,8 @@ def system_map() -> Sheet:
         560,
         "The whole system",
         "A laptop with notebooks and helpers reaches a cloud VM over SSH. On it a Kubernetes cluster and the deployed "
-        "Forwarder work today; Ray, a language model and six stores are planned. SSH configuration and the Forwarder on "
-        "the laptop itself work today.",
+        "Forwarder work today; Ray, a language model and six stores are planned. SSH configuration and the Forwarder "
+        "on the laptop itself work today.",
     )
     sheet.lane(10, 10, 740, 176, "your machine")
     sheet.row(28, 44, 340, 52, [("notebooks", "you step through them"), ("helpers", "they do the work")], "here")
