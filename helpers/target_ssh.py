@@ -5,8 +5,10 @@ import os
 import socket
 import subprocess
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from shlex import join, quote
 from typing import ClassVar
@@ -14,8 +16,9 @@ from typing import ClassVar
 from helpers import ssh
 from helpers.errors import TutorialError
 from helpers.processes import free_port, require_free
-from helpers.target import Capability, Completed, Target, failed
+from helpers.target import KINDS, Capability, Completed, Target, failed
 from helpers.target_local import git_tracked, pipe_here, run_here
+from helpers.undo import Leftover
 
 _FACTS = """. /etc/os-release 2>/dev/null; echo "system=${PRETTY_NAME:-$(uname -s)}"; echo "kernel=$(uname -r)"
 echo "architecture=$(uname -m)"; echo "cores=$(getconf _NPROCESSORS_ONLN)"
@@ -25,6 +28,16 @@ echo "docker=$(docker info >/dev/null 2>&1 && echo yes)"; echo "root=$(sudo -n t
 echo "systemd=$(test -d /run/systemd/system && echo yes)"; echo "gpu=$(nvidia-smi -L >/dev/null 2>&1 && echo yes)"
 """
 _WATCH_SECONDS = 1.0
+# What a command starts carries the command's number in its environment, so that it is found when the client is gone.
+_MARK = "TUTORIAL_RUN"
+_END = f"""for e in /proc/[0-9]*/environ; do
+  if grep -qzxF "{_MARK}=$0" "$e" 2>/dev/null; then p=${{e#/proc/}}; kill "${{p%/environ}}"; fi
+done"""
+LIST = f"""for e in /proc/[0-9]*/environ; do
+  if grep -qz "^{_MARK}=" "$e" 2>/dev/null && ! grep -qzxF "{_MARK}=${_MARK}" "$e"; then
+    p=${{e#/proc/}}; p=${{p%/environ}}; echo "$p $(tr '\\0' ' ' <"/proc/$p/cmdline" | cut -c 1-60)"
+  fi
+done"""
 
 
 class SshTarget(Target):
@@ -63,9 +76,16 @@ class SshTarget(Target):
     ) -> Completed:
         """Run a command there; see `Target.run`. Exit code 255 of ssh itself is told from the command's own."""
         self._connect()
-        words = ["env", *(f"{k}={v}" for k, v in (env or {}).items()), *argv] if env else list(argv)
+        mark = uuid.uuid4().hex
+        words = ["env", f"{_MARK}={mark}", *(f"{k}={v}" for k, v in (env or {}).items()), *argv]
         command = ["ssh", *self._options, self._host, "--", join(words)]
-        done = run_here(command, check=False, timeout=timeout, input=input, stream=stream, target=self.name)
+        try:
+            done = run_here(command, check=False, timeout=timeout, input=input, stream=stream, target=self.name)
+        except BaseException:  # too late, or Ctrl-C: the client has ended, which ends nothing there
+            end = ["ssh", *self._options, self._host, "--", join(["sh", "-c", _END, mark])]
+            with suppress(subprocess.TimeoutExpired):
+                subprocess.run(end, stdin=subprocess.DEVNULL, capture_output=True, timeout=10)
+            raise
         if done.returncode == 255 and not self._alive():
             if repeatable:
                 self._connect()
@@ -234,3 +254,21 @@ class SshTarget(Target):
         done = run_here(argv, check=False, timeout=20, target=self.name)
         if done.returncode != 0 and what == "forward":
             raise failed(self.name, done, "the tunnel was refused", remedy)
+
+
+def leftovers(target: str) -> list[Leftover]:
+    """List processes on a machine behind SSH that the tutorial's commands started there; the VM goes as a whole."""
+    if target in KINDS:
+        return []
+    with Target.open(target) as machine:
+        said = machine.run(["sh", "-c", LIST], repeatable=True).stdout.splitlines()
+    rows = [line.split(" ", 1) for line in said]
+    return [
+        Leftover(f"process {what.strip()}", f"process id {pid} on {target}", partial(_kill, target, pid))
+        for pid, what in rows
+    ]
+
+
+def _kill(target: str, pid: str) -> None:
+    with Target.open(target) as machine:
+        machine.run(["kill", pid], check=False)

@@ -8,6 +8,7 @@ from helpers import processes
 
 # Modules of chapters that leave something behind; each has `leftovers(target) -> list[Leftover]`.
 CHAPTER_MODULES = (
+    "helpers.target_ssh",
     "helpers.ssh",
     "helpers.forwarder_local",
     "helpers.cluster",

@@ -1,6 +1,7 @@
 """The target vm, as a reader uses it: made, stopped, reached, cut off in the middle of things, and removed."""
 
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -10,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from helpers import ssh, vm
+from helpers import ssh, target_ssh, vm
 from helpers.errors import TutorialError
-from helpers.settings import settings
+from helpers.settings import ROOT, settings
 from helpers.target import Capability, Target
 from helpers.undo import leftovers
 
@@ -165,3 +166,22 @@ def test_clean_removes_the_vm_its_disks_and_its_host(machine: Target, monkeypatc
         vm.destroy()
         monkeypatch.undo()
         settings.cache_clear()
+
+
+def test_what_a_killed_laptop_left_running_is_found(machine: Target) -> None:
+    script = "from helpers.target import Target; Target.open('vm').run(['sleep', '77.5'], timeout=100)"
+    machine.run(["true"])
+    child = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)
+    try:
+        deadline = time.monotonic() + 20
+        while machine.run(["pgrep", "-fx", "sleep 77.5"], check=False).returncode != 0:
+            assert time.monotonic() < deadline and child.poll() is None
+            time.sleep(0.2)
+    finally:
+        child.kill()
+        child.wait()
+    rows = [line.split(" ", 1) for line in machine.run(["sh", "-c", target_ssh.LIST]).stdout.splitlines()]
+    (pid,) = [pid for pid, what in rows if what.strip() == "sleep 77.5"]
+    assert not [what for _, what in rows if "/proc/" in what], "the search does not find itself"
+    machine.run(["kill", pid])
+    assert machine.run(["pgrep", "-fx", "sleep 77.5"], check=False).returncode != 0
