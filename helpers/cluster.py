@@ -267,7 +267,8 @@ def deployments(cluster: Cluster) -> list[Mapping[str, object]]:
 def _ready(deployment: Mapping[str, Mapping[str, int]]) -> bool:
     status, wanted = deployment["status"], deployment["spec"]["replicas"]
     current = status.get("observedGeneration") == deployment["metadata"]["generation"]
-    return current and status.get("updatedReplicas", 0) == status.get("readyReplicas", 0) == wanted
+    counts = {status.get(f"{word}eplicas", 0) for word in ("r", "updatedR", "readyR", "availableR")}
+    return current and counts == {wanted}  # an old pod that still runs is not what is described
 
 
 def wait(cluster: Cluster, timeout: float = 240) -> None:

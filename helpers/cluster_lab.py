@@ -1,5 +1,6 @@
 """What chapter 09 shows: the deployed Forwarder asked, something outside brought in, something inside led out."""
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from helpers.cluster import IMPORTS, image, in_pod, secret
 from helpers.errors import TutorialError
 from helpers.kind import Cluster
 
-_CALLER = "tutorial-caller"
+_CALLER, _CALLER_SECONDS = "tutorial-caller", 60.0
 _FETCH = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=10).read().decode())"
 
 
@@ -46,8 +47,16 @@ def read_from_pod(cluster: Cluster, url: str) -> str:
     run = ["run", _CALLER, "--image", image("celery"), "--restart=Never", "--command", "--"]
     try:
         cluster.kubectl(*run, "python3", "-c", _FETCH, url)
-        cluster.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/{_CALLER}", "--timeout=60s")
-        return cluster.kubectl("logs", _CALLER).strip()
+        phase, deadline = "", time.monotonic() + _CALLER_SECONDS
+        while phase not in ("Succeeded", "Failed") and time.monotonic() < deadline:
+            time.sleep(0.5)
+            phase = cluster.get("pod", _CALLER)[0]["status"]["phase"]
+        said = cluster.kubectl("logs", _CALLER, check=False).strip()
+        if phase != "Succeeded":
+            raise TutorialError(
+                f"A pod can't read {url}", f"it is {phase.lower()}", "does the server run?", output=said
+            )
+        return said
     finally:
         cluster.kubectl("delete", "pod", _CALLER, "--ignore-not-found", "--grace-period=0", "--force", check=False)
 
@@ -63,13 +72,17 @@ def read_from_machine(cluster: Cluster, status: Mapping[str, Any], path: str = "
     Returns:
         The page's text.
     """
-    reachable = str(status["connections"][0]["reachable"])
-    url = f"http://{reachable.replace('NODE', node_address(cluster))}{path}"
+    connection = status["connections"][0]
+    if not connection["reachable"]:
+        raise TutorialError(
+            "The export has no address", str(connection["error"] or connection["state"]), "wait a second"
+        )
+    url = f"http://{connection['reachable'].replace('NODE', node_address(cluster))}{path}"
     argv = ["python3", "-c", _FETCH, url]
     return cluster.target.run(argv, repeatable=True).stdout.strip()
 
 
-def connections(cluster: Cluster) -> list[dict[str, object]]:
+def connections(cluster: Cluster) -> list[dict[str, str]]:
     """List the objects that the backend made for imports and exports: service, type, port, where it leads."""
     slices = {s["metadata"]["name"]: s for s in cluster.get("endpointslices", "-n", IMPORTS)}
     rows = []
@@ -77,7 +90,12 @@ def connections(cluster: Cluster) -> list[dict[str, object]]:
         name, part = service["metadata"]["name"], slices.get(service["metadata"]["name"])
         leads = f"{part['endpoints'][0]['addresses'][0]}:{part['ports'][0]['port']}" if part else "nowhere"
         rows.append(
-            {"service": name, "type": service["spec"]["type"], "port": service["spec"]["ports"][0]["port"], "to": leads}
+            {
+                "service": name,
+                "type": service["spec"]["type"],
+                "port": str(service["spec"]["ports"][0]["port"]),
+                "to": leads,
+            }
         )
     return rows
 

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -28,6 +29,7 @@ echo "docker=$(docker info >/dev/null 2>&1 && echo yes)"; echo "root=$(sudo -n t
 echo "systemd=$(test -d /run/systemd/system && echo yes)"; echo "gpu=$(nvidia-smi -L >/dev/null 2>&1 && echo yes)"
 """
 _WATCH_SECONDS = 1.0
+_IDLE_SECONDS = 60  # a connection that nobody uses ends then, whatever became of this process
 # What a command starts carries the command's number in its environment, so that it is found when the client is gone.
 _MARK = "TUTORIAL_RUN"
 _END = f"""for e in /proc/[0-9]*/environ; do
@@ -59,7 +61,8 @@ class SshTarget(Target):
         self._options = [*(["-F", str(config)] if config else []), "-o", "BatchMode=yes", "-o", "ConnectTimeout=10"]
         place = hashlib.sha256(f"{self._host} {config}".encode()).hexdigest()[:16]
         self._socket = ssh.runtime_folder() / f"{os.getpid()}-{place}"
-        self._options += ["-o", "ControlMaster=auto", "-o", f"ControlPath={self._socket}", "-o", "ControlPersist=60"]
+        self._options += ["-o", "ControlMaster=auto", "-o", f"ControlPath={self._socket}"]
+        self._options += ["-o", f"ControlPersist={_IDLE_SECONDS}"]
         self._forwards: list[tuple[str, str]] = []
         self._connecting = threading.RLock()
 
@@ -185,11 +188,16 @@ class SshTarget(Target):
                 self._control("cancel", flag, forward)
 
     def _watch(self, over: threading.Event) -> None:
-        """Bring a dropped connection back while a tunnel is in use."""
+        """Bring a dropped connection back while a tunnel is in use, and keep an idle one from ending by itself."""
+        used = time.monotonic()
         while not over.wait(_WATCH_SECONDS):
-            if not self._connected():
-                with suppress(TutorialError, subprocess.TimeoutExpired):  # away still: ask again in a moment
+            with suppress(TutorialError, subprocess.TimeoutExpired):  # away still: ask again in a moment
+                if not self._connected():
                     SshTarget._connect(self)  # it opens connections; a machine that was switched off stays off
+                elif time.monotonic() - used > _IDLE_SECONDS / 2:
+                    argv = ["ssh", *self._options, self._host, "--", "true"]
+                    subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, timeout=20)
+                    used = time.monotonic()
 
     def facts(self) -> dict[str, str]:
         """Read what the machine is; see `Target.facts`."""

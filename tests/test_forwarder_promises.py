@@ -115,6 +115,9 @@ def test_ten_seconds_without_redis_are_503s_within_two_seconds_and_then_all_goes
         wait_until(lambda: made.get("ready").status_code == 200, 15)
         identity = made.accept(key="after")
         wait_until(lambda: made.done(identity), 60, "the backend goes on")
+        lost = made.accept(key="lost")
+        made.client.delete("celery")
+        wait_until(lambda: made.done(lost), 60, "and so does what sends lost messages again")
         assert set(_effects(made).values()) == {1}
         assert not made.client.hkeys("forwarder:open:reader"), "what was answered 503 was taken back"
 

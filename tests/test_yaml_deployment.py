@@ -16,8 +16,8 @@ import requests
 import yaml
 from forwarder_stack import APPLICATIONS
 
+from helpers import check, cluster_lab, kind, processes, tools
 from helpers import cluster as deployed
-from helpers import cluster_lab, kind, processes, tools
 from helpers.errors import TutorialError
 from helpers.forwarder import Forwarder
 from helpers.settings import ROOT, settings
@@ -409,8 +409,12 @@ def test_an_export_follows_its_service_to_another_pod(ready: kind.Cluster, forwa
             return there["reader-moving-frontend"] != before
 
         _until(moved, 60)
-        status = forwarder.forward_status("reader", "moving")
-        _until(lambda: "alive" in cluster_lab.read_from_machine(ready, status, "/health"), 30)
+
+        def answers() -> bool:
+            status = forwarder.forward_status("reader", "moving")
+            return "alive" in cluster_lab.read_from_machine(ready, status, "/health")
+
+        check("It answers again", answers, remedy="", timeout=30)
     finally:
         for key in ("moving", "other"):
             forwarder.wait(forwarder.forward_cancel("reader", key), timeout=60)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from celery import Celery
-from redis.exceptions import RedisError
 
 from . import keys, metrics
 from .effects import due
@@ -99,8 +98,8 @@ def start(settings: Settings, app: Celery) -> None:
         while True:
             try:
                 round_()
-            except (RedisError, OSError, app.connection_for_write().recoverable_connection_errors) as error:
-                logger.debug("housekeeping waits: %s", type(error).__name__)
+            except Exception as error:  # whatever it is: without this thread, lost messages are never sent again
+                logger.warning("housekeeping waits: %s", type(error).__name__)
             time.sleep(HOUSEKEEPING_SECONDS)
 
     threading.Thread(target=run, name="housekeeping", daemon=True).start()

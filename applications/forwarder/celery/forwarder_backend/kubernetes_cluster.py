@@ -50,7 +50,7 @@ class KubernetesCluster:
         self._core, self._discovery, self._redis = client.CoreV1Api(), client.DiscoveryV1Api(), redis
 
     def services(self) -> set[Service]:
-        """Return what is there; one that leads to pods which are gone has port 0, so that it is made again."""
+        """Return what is there; with port 0 what is to be made again: it failed, or leads to pods that are gone."""
         listed = self._core.list_namespaced_service(NAMESPACE, label_selector=_MINE, _request_timeout=_SECONDS).items
         found = set()
         for item in listed:
@@ -62,6 +62,12 @@ class KubernetesCluster:
             except (OSError, LookupError, client.ApiException):
                 stale = True
             found.add(replace(service, port=0) if stale else service)
+        made = {(service.user, service.place) for service in found}
+        for user in self._redis.smembers(keys.USERS):
+            for place, text in self._redis.hgetall(keys.status(user)).items():
+                if (user, place) not in made:  # its objects could not be made, or somebody deleted them
+                    status = json.loads(text)
+                    found.add(Service(user, place, status["type"], status["address"], 0))
         return found
 
     def apply(self, service: Service) -> None:
