@@ -308,7 +308,7 @@ def _not_ready(cluster: Cluster, timeout: float) -> TutorialError:
 
 
 def logs(cluster: Cluster, deployment: str, lines: int = 20) -> str:
-    """Read the last lines that a Deployment's pod printed."""
+    """Read the last lines that a Deployment's pod printed; -1 means all."""
     return cluster.kubectl("logs", f"deployment/{deployment}", "-n", NAMESPACE, f"--tail={lines}")
 
 

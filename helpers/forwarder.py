@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import requests
 from tenacity import RetryCallState, Retrying, retry_if_exception
+from urllib3.exceptions import ProtocolError
 
 from helpers import display
 from helpers.errors import TutorialError
@@ -60,8 +61,16 @@ def _origin(address: str, port: int | str) -> str:
     return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
 
 
-def _ask(session: requests.Session, method: str, url: str, timeout: Any, **how: Any) -> requests.Response:
+def _ask(
+    session: requests.Session, method: str, url: str, timeout: Any, *, repeat: bool = False, **how: Any
+) -> requests.Response:
+    """Ask; where a repetition does no harm, once more when the connection was cut, as idle ones in a tunnel are."""
     try:
+        try:
+            return session.request(method, url, timeout=timeout, **how)
+        except requests.ConnectionError as error:
+            if not (repeat and isinstance(error.args[0], ProtocolError)):
+                raise
         return session.request(method, url, timeout=timeout, **how)
     except requests.Timeout:
         raise TutorialError(
@@ -350,7 +359,7 @@ class Forwarder:
         url = self.url + "".join("/" + quote(part, safe="") for part in path)
 
         def once() -> Any:
-            response = _ask(self._session, method, url, self.timeout, json=body, **how)
+            response = _ask(self._session, method, url, self.timeout, repeat=repeat, json=body, **how)
             if not response.ok:
                 raise _refusal(response)
             return response.json()["output"]

@@ -33,6 +33,8 @@ REGISTRY_PORT = 5001
 _MARK = "tutorial-configuration"  # a label of the node, there from the first moment: ours, and of which configuration
 _REGISTRY_VOLUME = "tutorial-registry"
 _API_SECONDS = 90.0
+_TUNNEL_SECONDS = 5.0
+_REFUSED = "The connection to the server 127.0.0.1"  # … was refused
 # What kubectl says when it is the way to the cluster that is broken: the tunnel, the machine, the kubeconfig.
 _LOST = re.compile(r"refused|EOF|reset by peer|Unable to connect|loading config|TLS handshake|x509|must be logged in")
 # What the platform's own setup script asks for, and inotify's limits as kind's known issues name them.
@@ -408,7 +410,12 @@ class Cluster(AbstractContextManager["Cluster"]):
         """
         self.connect()
         argv = [str(tools.find("kubectl")), "--kubeconfig", str(self.kubeconfig), *words]
-        done = run_here(argv, check=False, input=input, timeout=timeout, target=self.target.name)
+        done = Retrying(  # a tunnel whose connection dropped is open again in a moment; kubectl has not begun then
+            retry=retry_if_result(lambda done: _REFUSED in done.stderr),
+            stop=stop_after_delay(_TUNNEL_SECONDS),
+            wait=wait_fixed(0.5),
+            retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
+        )(run_here, argv, check=False, input=input, timeout=timeout, target=self.target.name)
         if check and done.returncode != 0:
             lost = bool(_LOST.search(done.stderr))
             if lost:

@@ -81,9 +81,18 @@ def machine(require: Callable[[str], str], tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="session")
-def cluster(machine: Target) -> Iterator[kind.Cluster]:
+def session_cluster(machine: Target) -> Iterator[kind.Cluster]:
     """Give the course's cluster on the tests' VM."""
     kind.raise_inotify(machine)
     with kind.Cluster(machine) as made:
         made.create()
         yield made
+
+
+@pytest.fixture
+def cluster(session_cluster: kind.Cluster) -> kind.Cluster:
+    """Give the cluster, reached anew where another test has cut the way to it."""
+    session_cluster.target.run(["true"], repeatable=True)
+    if session_cluster.kubectl("get", "--raw", "/readyz", check=False) != "ok":
+        session_cluster.close()
+    return session_cluster.connect()

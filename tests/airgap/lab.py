@@ -239,6 +239,7 @@ def _image(product: Image, folder: Path, log: TextIO) -> None:
             shutil.copy2(program(need), folder / need)
     shutil.copy2(HERE / product.dockerfile, folder / "Dockerfile")
     (folder / "pip.conf").write_text(_pip_configuration())
+    shutil.copyfile(_CERTIFICATES, folder / "certificates.crt")
     if product.name == NODE:
         _node_context(folder, log)
     label = f"{LABEL}={fingerprint(product.name)}"
