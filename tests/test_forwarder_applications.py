@@ -1,5 +1,6 @@
 """What is shipped: pins, self-contained folders, refusals in production, and a run by hand as README says."""
 
+import json
 import os
 import re
 import subprocess
@@ -100,3 +101,22 @@ def test_each_part_runs_by_hand_in_an_environment_of_its_own(tmp_path: Path) -> 
         wait_until(lambda: port_is_open(int(made.env["FLOWER_PORT"])), 30, programs[2].text())
         wait_until(lambda: made.client.exists("forwarder:scheduler"), 30, programs[3].text())
         assert [program.stop() for program in programs] == [0, 0, 0, 0]
+
+
+@pytest.mark.unit
+def test_names_of_connections_in_a_cluster_are_dns_labels_and_no_two_are_the_same() -> None:
+    places = [
+        ("reader", "laptop/web"), ("a-b", "c/d"), ("a", "b-c/d"), ("a", "b/c-d"), ("A", "b/c"), ("1", "b/c"),
+        ("a", "b.c/d"), ("a", "b_c/d"), ("x" * 64, "y" * 64 + "/z"), ("x" * 64, "y" * 64 + "/zz"), ("ä", "ö/ü"),
+    ]  # fmt: skip
+    script = (
+        "import json, sys; from forwarder_backend.cluster import Service;"
+        "from forwarder_backend.kubernetes_cluster import object_name;"
+        "print(json.dumps([object_name(Service(u, p, 'import', 'h', 1)) for u, p in json.loads(sys.argv[1])]))"
+    )
+    argv = [sys.executable, "-c", script, json.dumps(places)]
+    done = subprocess.run(argv, cwd=APPLICATIONS / "celery", check=True, capture_output=True, text=True, timeout=60)
+    names = json.loads(done.stdout)
+    assert names[0] == "reader-laptop-web"
+    assert len(set(names)) == len(places)
+    assert all(re.fullmatch(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", name) for name in names), names

@@ -2,8 +2,11 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from forwarder_stack import Stack, stack, wait_until
@@ -15,6 +18,7 @@ from helpers.processes import free_port
 # The calls of the text that this project grew from, section "YAML Deployment", as a reader pastes them.
 CALLS = """
 import sys
+import threading
 from helpers.forwarder import request_forwarder_route
 
 def call(route_name, path_replacers, route_input):
@@ -134,3 +138,39 @@ def test_routes_are_built_as_the_reference_builds_them(capsys: pytest.CaptureFix
 def test_nobody_there_is_a_clear_error() -> None:
     with pytest.raises(TutorialError, match="Nothing answers at"):
         request_forwarder_route("127.0.0.1", str(free_port()), "", "setup", {"mode": "show"}, [], {}, 5)
+
+
+class _Cutting(BaseHTTPRequestHandler):
+    """Cuts the first connection without an answer, as a tunnel does with one that was idle; answers the others."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        self.asked.append(self.headers.get("Idempotency-Key", ""))
+        self.close_connection = True
+        if len(self.asked) > 1:
+            body = b'{"output": {"task-id": "one"}}'
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+
+@pytest.mark.component
+def test_a_cut_answer_is_asked_for_once_more_where_that_does_no_harm() -> None:
+    with HTTPServer(("127.0.0.1", 0), _Cutting) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            with Forwarder("127.0.0.1", server.server_port, patience=0) as client:
+                _Cutting.asked.clear()
+                assert client.forward_import("reader", "lab", []) == "one"
+                assert len(_Cutting.asked) == 2 and len(set(_Cutting.asked)) == 1, "under the same key"
+                _Cutting.asked.clear()
+                with pytest.raises(TutorialError, match="refused or cut"):
+                    client.orch("run", "a-workflow")
+                assert len(_Cutting.asked) == 1, "a second run would be a second run"
+        finally:
+            server.shutdown()

@@ -24,17 +24,15 @@ _SECONDS = 10
 
 
 def object_name(service: Service) -> str:
-    """Give the name of a connection's objects: `user-key-name`, as a DNS label; a hash where that changes it.
+    """Give the name of a connection's objects: `user-key-name`, and a hash unless that is a DNS label and unambiguous.
 
     Source: RFC 1035, section 2.3.1, which Services have to follow.
     """
-    whole = f"{service.user}-{service.place.replace('/', '-')}"
-    plain = re.sub(r"[^a-z0-9-]+", "-", whole.lower()).strip("-")
-    plain = plain if plain[:1].isalpha() else f"c-{plain}"
-    if plain == whole and len(plain) <= 63:
-        return plain
-    digest = hashlib.sha256(f"{service.user}/{service.place}".encode()).hexdigest()[:8]
-    return f"{plain[:54].rstrip('-')}-{digest}"
+    whole = f"{service.user}/{service.place}"
+    if re.fullmatch(r"[a-z][a-z0-9]*/[a-z0-9]+/[a-z0-9]+", whole) and len(whole) <= 63:
+        return whole.replace("/", "-")
+    plain = re.sub(r"[^a-z0-9]+", "-", f"c-{whole}".lower())[:50].strip("-")
+    return f"{plain}--{hashlib.sha256(whole.encode()).hexdigest()[:10]}"
 
 
 class KubernetesCluster:
