@@ -33,8 +33,17 @@ class LocalTarget(Target):
         stream: bool | Callable[[str], None] = False,
         repeatable: bool = False,
     ) -> Completed:
-        """Run a command here; see `Target.run`."""
-        return run_here(argv, check=check, timeout=timeout, input=input, env=env, stream=stream, target=self.name)
+        """Run a command here, in the home folder, as it is over SSH; see `Target.run`."""
+        return run_here(
+            argv,
+            check=check,
+            timeout=timeout,
+            input=input,
+            env=env,
+            stream=stream,
+            target=self.name,
+            cwd=Path.home(),
+        )
 
     def pipe(self, source: Sequence[str], argv: Sequence[str], *, timeout: float = 600.0) -> Completed:
         """Run a command with another's output as its input; see `Target.pipe`."""
@@ -158,6 +167,7 @@ def run_here(
     env: Mapping[str, str] | None = None,
     stream: bool | Callable[[str], None] = False,
     target: str = "local",
+    cwd: Path | None = None,
 ) -> Completed:
     """Run a command on this machine in a process group of its own; parameters and result as in `Target.run`."""
     started = time.monotonic()
@@ -169,6 +179,7 @@ def run_here(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if told else subprocess.PIPE,
             env={**os.environ, **(env or {})},
+            cwd=cwd,
             text=True,
             errors="replace",
             start_new_session=True,

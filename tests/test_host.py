@@ -57,7 +57,8 @@ def test_chapters_06_and_09_run_on_the_host_and_clean_lists_what_they_made(clone
     machine = cluster.target
     tutorial = f"{clone}/.venv/bin/tutorial"
     done = machine.run([tutorial, "run", "06", "09", "--target", "host"], timeout=1500, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    logs = machine.run(["sh", "-c", f"tail -n 20 {clone}/_build/runs/*/*.log"], check=False).stdout
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:] + logs
     assert done.stdout.count("passed") >= 2
 
     listed = machine.run([tutorial, "clean", "--target", "host"], input="n\n", check=False, timeout=120)

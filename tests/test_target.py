@@ -42,6 +42,7 @@ def test_commands_give_their_output_and_exit_code(target: Target) -> None:
     assert (done.stdout, done.stderr, done.returncode) == ("out\n", "a  b\n", 7)
     assert target.run(["printf", "%s", 'it\'s $HOME; "x" *']).stdout == 'it\'s $HOME; "x" *'
     assert target.run(["cat"], input="typed in").stdout == "typed in"
+    assert target.run(["sh", "-c", 'test "$PWD" = "$HOME"']).returncode == 0, "it starts in the home folder"
     assert target.run(["sh", "-c", "echo $COLOUR"], env={"COLOUR": "blue sky"}).stdout == "blue sky\n"
 
 
