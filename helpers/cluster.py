@@ -86,7 +86,7 @@ def mismatches(found: Sequence[Mapping[str, Any]]) -> list[str]:
         A sentence for each: a Service that leads to no pod or port, an address or a Secret that nobody makes.
     """
     services = {s["metadata"]["name"]: s for s in found if s["kind"] == "Service"}
-    pods = [d["spec"]["template"] for d in found if d["kind"] in ("Deployment", "Job")]
+    pods = [o if o["kind"] == "Pod" else o["spec"]["template"] for o in found if o["kind"] in ("Deployment", "Pod")]
     wrong = []
     for name, service in services.items():
         wanted, port = service["spec"]["selector"], service["spec"]["ports"][0]["targetPort"]
@@ -101,8 +101,8 @@ def mismatches(found: Sequence[Mapping[str, Any]]) -> list[str]:
         address = re.search(rf"([a-z-]+){re.escape(_SUFFIX)}", variable.get("value", ""))
         if address and address[1] not in services and not address[1].startswith("airflow"):  # chapter 10 brings that
             wrong.append(f"{variable['name']} names {address[1]}, and there is no such Service")
-        wanted = variable.get("valueFrom", {}).get("secretKeyRef")
-        if wanted and f" {wanted['key']}=" not in made.get(wanted["name"], ""):
+        wanted = variable.get("valueFrom", {}).get("secretKeyRef", {})
+        if wanted and not wanted.get("optional") and f" {wanted['key']}=" not in made.get(wanted["name"], ""):
             wrong.append(f"{variable['name']} needs {wanted['key']} of {wanted['name']}, which nobody makes")
     return wrong
 

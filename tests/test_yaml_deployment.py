@@ -35,7 +35,9 @@ def in_vm(test: Any) -> Any:
 
 
 def _pods(folder: Path) -> list[dict[str, Any]]:
-    return [o["spec"]["template"]["spec"] for o in deployed.objects(folder) if o["kind"] in ("Deployment", "Job")]
+    found = deployed.objects(folder)
+    pods = [o["spec"] for o in found if o["kind"] == "Pod"]
+    return pods + [o["spec"]["template"]["spec"] for o in found if o["kind"] == "Deployment"]
 
 
 # ------------------------------------------------------------------------------------------------- the files
@@ -86,7 +88,7 @@ def test_each_pod_has_the_least_rights_and_limits(folder: Path) -> None:
             "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
         }  # fmt: skip
         assert container["resources"]["requests"].keys() == container["resources"]["limits"].keys()
-        if "restartPolicy" not in pod:  # a Job needs no probes
+        if "restartPolicy" not in pod:  # what ends by itself needs no probes
             assert {"startupProbe", "livenessProbe", "readinessProbe"} <= container.keys()
         assert pod["automountServiceAccountToken"] == ("serviceAccountName" in pod), "a token only where it is used"
 
@@ -131,7 +133,7 @@ def _address(found: dict[str, Any]) -> None:
 
 
 def _secret(found: dict[str, Any]) -> None:
-    found["Job/forwarder-secrets"]["spec"]["template"]["spec"]["containers"][0]["args"].pop(0)
+    found["Pod/forwarder-secrets"]["spec"]["containers"][0]["args"].pop(0)
 
 
 @unit
