@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from helpers import kind
+from helpers import airgap, kind
+from helpers import cluster as deployed
 from helpers.settings import ROOT
 from helpers.target import Target
 
@@ -55,6 +56,7 @@ def test_make_live_answers_through_the_tunnel(clone: str, machine: Target) -> No
 
 def test_chapters_06_and_09_run_on_the_host_and_clean_lists_what_they_made(clone: str, cluster: kind.Cluster) -> None:
     machine = cluster.target
+    airgap.supply(machine, ["python:3.11-slim", *deployed.UPSTREAM])  # as whoever runs a closed network does
     tutorial = f"{clone}/.venv/bin/tutorial"
     done = machine.run([tutorial, "run", "06", "09", "--target", "host"], timeout=1500, check=False)
     logs = machine.run(["sh", "-c", f"tail -n 20 {clone}/_build/runs/*/*.log"], check=False).stdout
