@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,7 @@ from helpers.settings import ROOT, settings
 from helpers.target import Capability, Target, opened
 from helpers.target_local import run_here
 from helpers.undo import Leftover
+from helpers.vm import THAW
 
 FOLDER = ROOT / "deployments" / "kind"
 NODE_IMAGE = f"kindest/node:{tools.VERSIONS['cluster']['kubernetes']}"
@@ -257,7 +258,8 @@ class Cluster(AbstractContextManager["Cluster"]):
             raise self._failed(done.stdout)
 
     def _failed(self, said: str) -> TutorialError:
-        self.target.run([self._kind, "delete", "cluster", "--name", self.name], check=False, timeout=120)
+        with suppress(TutorialError):  # the reason is what matters
+            self.delete()
         reasons = {
             "no space left": ("the disk is full", "free some, or move Docker's data to a volume (chapter 03)"),
             "port is already allocated": (
@@ -472,7 +474,13 @@ class Cluster(AbstractContextManager["Cluster"]):
     def delete(self) -> None:
         """Delete the cluster with all its data; the registry and its images stay."""
         self.close()
-        self.target.run([self._kind, "delete", "cluster", "--name", self.name], timeout=180)
+        words = [self._kind, "delete", "cluster", "--name", self.name]
+        if self.target.run(words, check=False, timeout=180).returncode != 0:
+            look = ["docker", "container", "inspect", "-f", "{{.Id}}", f"{self.name}-control-plane"]
+            node = self.target.run(look, check=False).stdout.strip()
+            if node:
+                self.target.run(self.target.sudo("sh", "-c", THAW, node), check=False)
+            self.target.run(words, timeout=180)
         self.kubeconfig.unlink(missing_ok=True)
 
     def data(self) -> list[Mapping[str, object]]:

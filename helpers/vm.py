@@ -18,6 +18,10 @@ from helpers.undo import Leftover
 IMAGE = "tutorial/vm:bookworm"
 USER = "ubuntu"
 _BASE = "debian:bookworm-slim"
+# runc freezes a container for a moment to change its limits; with cgroup v1 what is killed just then can't die.
+THAW = """find /sys/fs/cgroup/freezer -path "*$0*" -name freezer.state 2>/dev/null | while read -r state; do
+  grep -q THAWED "$state" || echo THAWED >"$state"
+done"""
 _READY_SECONDS = 60.0
 # Docker's data and containerd's, and the persistent volume of chapter 02: they stay when the VM is stopped.
 _VOLUMES = {"docker": "/var/lib/docker", "containerd": "/var/lib/containerd", "volume": "/media/volume"}
@@ -104,7 +108,10 @@ def stop() -> None:
 def destroy() -> None:
     """Remove the VM, its disks, its key and its Host; doing so twice does no harm."""
     name = settings().vm
-    _docker("rm", "-f", "-v", name, check=False)
+    if "tried to kill" in _docker("rm", "-f", "-v", name, check=False).stderr:
+        identity = _docker("container", "inspect", "-f", "{{.Id}}", name).stdout.strip()
+        subprocess.run(["sh", "-c", THAW, identity], check=False, timeout=60)
+        _docker("rm", "-f", "-v", name)
     for volume in _VOLUMES:
         _docker("volume", "rm", "-f", f"{name}-{volume}", check=False)
     _config().drop([name])

@@ -185,3 +185,30 @@ def test_what_a_killed_laptop_left_running_is_found(machine: Target) -> None:
     assert not [what for _, what in rows if "/proc/" in what], "the search does not find itself"
     machine.run(["kill", pid])
     assert machine.run(["pgrep", "-fx", "sleep 77.5"], check=False).returncode != 0
+
+
+def test_a_vm_that_was_frozen_in_part_when_it_was_killed_is_removed(
+    machine: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With cgroup v1 a frozen process can't die; runc freezes for a moment, and a kill may come just then."""
+    freezer = Path("/sys/fs/cgroup/freezer/docker")
+    if not freezer.is_dir():
+        pytest.skip("this machine has cgroup v2, where a frozen process can be killed")
+    monkeypatch.setenv("TUTORIAL_VM", "tutorial-test-frozen")
+    settings.cache_clear()
+    try:
+        vm.up()
+        words = ["docker", "inspect", "-f", "{{.Id}}", "tutorial-test-frozen"]
+        identity = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+        held = freezer / identity / "held"
+        held.mkdir()
+        sleep = ["docker", "exec", "-d", "tutorial-test-frozen", "sleep", "1234.5"]
+        subprocess.run(sleep, check=True)
+        pids = subprocess.run(["pgrep", "-fx", "sleep 1234.5"], check=True, capture_output=True, text=True).stdout
+        (held / "cgroup.procs").write_text(pids.split()[0])
+        (held / "freezer.state").write_text("FROZEN")
+    finally:
+        vm.destroy()
+    assert vm.status().state == "missing"
+    monkeypatch.undo()
+    settings.cache_clear()
