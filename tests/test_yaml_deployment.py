@@ -395,19 +395,20 @@ def test_a_port_forward_comes_back_when_its_pod_is_replaced(ready: kind.Cluster)
 @in_vm
 def test_an_export_follows_its_service_to_another_pod(ready: kind.Cluster, forwarder: Forwarder) -> None:
     inside = {"name": "frontend", "address": "fastapi-service.forwarder.svc.cluster.local", "port": 7600}
+
+    def leads_to() -> str:
+        there = {row["service"]: row["to"] for row in cluster_lab.connections(ready)}
+        return there.get("reader-moving-frontend", "")
+
     try:
         forwarder.wait(forwarder.forward_export("reader", "moving", [inside]), timeout=60)
-        before = {row["service"]: row["to"] for row in cluster_lab.connections(ready)}["reader-moving-frontend"]
+        _until(lambda: bool(leads_to()), 30)
+        before = leads_to()
         deployed.delete_pod(ready, "fastapi-server")
         deployed.wait(ready)
         _until(forwarder.ready, 30)
         forwarder.wait(forwarder.forward_import("reader", "other", [{**inside, "address": "10.0.0.1"}]), timeout=60)
-
-        def moved() -> bool:
-            there = {row["service"]: row["to"] for row in cluster_lab.connections(ready)}
-            return there["reader-moving-frontend"] != before
-
-        _until(moved, 60)
+        _until(lambda: leads_to() not in ("", before), 60)
 
         def answers() -> bool:
             status = forwarder.forward_status("reader", "moving")
