@@ -80,6 +80,22 @@ def machine(require: Callable[[str], str], tmp_path_factory: pytest.TempPathFact
             settings.cache_clear()
 
 
+@pytest.fixture
+def other_vm(machine: Target) -> Iterator[str]:
+    """Name a second VM, which a test may break or remove; it is gone in the end, and the tests' own is meant again."""
+    name = "tutorial-test-other"
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TUTORIAL_VM", name)
+            settings.cache_clear()
+            try:
+                yield name
+            finally:
+                vm.destroy()
+    finally:
+        settings.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def session_cluster(machine: Target) -> Iterator[kind.Cluster]:
     """Give the course's cluster on the tests' VM."""

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from helpers import kind, kind_lab, tools, vm
+from helpers import kind, kind_lab, tools
 from helpers.errors import TutorialError
-from helpers.settings import ROOT, settings
+from helpers.settings import ROOT
 from helpers.target import Target
 
 unit = pytest.mark.unit
@@ -186,17 +186,10 @@ def test_a_creation_that_is_cut_off_is_found_by_the_next_run(cluster: kind.Clust
 
 
 @pytest.fixture
-def broken_machine(machine: Target, monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
+def broken_machine(other_vm: str) -> Iterator[Target]:
     """Give a VM of its own to break."""
-    monkeypatch.setenv("TUTORIAL_VM", "tutorial-test-broken")
-    settings.cache_clear()
-    try:
-        with Target.open("vm") as other:
-            yield other
-    finally:
-        vm.destroy()
-        monkeypatch.undo()
-        settings.cache_clear()
+    with Target.open("vm") as other:
+        yield other
 
 
 @in_vm

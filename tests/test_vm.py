@@ -148,24 +148,17 @@ def test_a_stopped_docker_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatc
     assert "start Docker" in error.value.remedy
 
 
-def test_clean_removes_the_vm_its_disks_and_its_host(machine: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TUTORIAL_VM", "tutorial-test-other")
-    settings.cache_clear()
-    try:
-        started = time.monotonic()
-        vm.up()
-        print(f"up: {time.monotonic() - started:.1f} s")
-        assert "tutorial-test-other" in ssh.SshConfig(Path.home()).aliases()
-        for item in leftovers("vm"):
-            item.remove()
-        assert leftovers("vm") == []
-        volumes = subprocess.run(["docker", "volume", "ls", "-q"], capture_output=True, text=True, check=True).stdout
-        assert "tutorial-test-other" not in volumes
-        assert "tutorial-test-other" not in ssh.SshConfig(Path.home()).aliases()
-    finally:
-        vm.destroy()
-        monkeypatch.undo()
-        settings.cache_clear()
+def test_clean_removes_the_vm_its_disks_and_its_host(other_vm: str) -> None:
+    started = time.monotonic()
+    vm.up()
+    print(f"up: {time.monotonic() - started:.1f} s")
+    assert other_vm in ssh.SshConfig(Path.home()).aliases()
+    for item in leftovers("vm"):
+        item.remove()
+    assert leftovers("vm") == []
+    volumes = subprocess.run(["docker", "volume", "ls", "-q"], capture_output=True, text=True, check=True).stdout
+    assert other_vm not in volumes
+    assert other_vm not in ssh.SshConfig(Path.home()).aliases()
 
 
 def test_what_a_killed_laptop_left_running_is_found(machine: Target) -> None:
@@ -187,28 +180,19 @@ def test_what_a_killed_laptop_left_running_is_found(machine: Target) -> None:
     assert machine.run(["pgrep", "-fx", "sleep 77.5"], check=False).returncode != 0
 
 
-def test_a_vm_that_was_frozen_in_part_when_it_was_killed_is_removed(
-    machine: Target, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_vm_that_was_frozen_in_part_when_it_was_killed_is_removed(other_vm: str) -> None:
     """With cgroup v1 a frozen process can't die; runc freezes for a moment, and a kill may come just then."""
     freezer = Path("/sys/fs/cgroup/freezer/docker")
     if not freezer.is_dir():
         pytest.skip("this machine has cgroup v2, where a frozen process can be killed")
-    monkeypatch.setenv("TUTORIAL_VM", "tutorial-test-frozen")
-    settings.cache_clear()
-    try:
-        vm.up()
-        words = ["docker", "inspect", "-f", "{{.Id}}", "tutorial-test-frozen"]
-        identity = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
-        held = freezer / identity / "held"
-        held.mkdir()
-        sleep = ["docker", "exec", "-d", "tutorial-test-frozen", "sleep", "1234.5"]
-        subprocess.run(sleep, check=True)
-        pids = subprocess.run(["pgrep", "-fx", "sleep 1234.5"], check=True, capture_output=True, text=True).stdout
-        (held / "cgroup.procs").write_text(pids.split()[0])
-        (held / "freezer.state").write_text("FROZEN")
-    finally:
-        vm.destroy()
+    vm.up()
+    words = ["docker", "inspect", "-f", "{{.Id}}", other_vm]
+    identity = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+    held = freezer / identity / "held"
+    held.mkdir()
+    subprocess.run(["docker", "exec", "-d", other_vm, "sleep", "1234.5"], check=True)
+    pids = subprocess.run(["pgrep", "-fx", "sleep 1234.5"], check=True, capture_output=True, text=True).stdout
+    (held / "cgroup.procs").write_text(pids.split()[0])
+    (held / "freezer.state").write_text("FROZEN")
+    vm.destroy()
     assert vm.status().state == "missing"
-    monkeypatch.undo()
-    settings.cache_clear()
