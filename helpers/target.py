@@ -9,9 +9,12 @@ from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Self, cast
+from typing import TYPE_CHECKING, ClassVar, Self, cast
 
 from helpers.errors import TutorialError
+
+if TYPE_CHECKING:
+    from helpers.provision import Changes
 
 # Names with a kind of their own; every other name is a Host of the reader's SSH configuration.
 KINDS = {
@@ -194,6 +197,46 @@ class Target(ABC):
         Returns:
             A context manager that gives the local port.
         """
+
+    @abstractmethod
+    def inventory(self) -> AbstractContextManager[Sequence[str]]:
+        """Give pyinfra's words for this machine, while the block runs: its connector's name, with options.
+
+        Raises:
+            TutorialError: The machine can't be reached.
+        """
+
+    def apply(
+        self,
+        deploy: str,
+        data: Mapping[str, object] | None = None,
+        *,
+        dry: bool = False,
+        watch: Callable[[str], None] | None = None,
+    ) -> "Changes":
+        """Run a pyinfra deploy on the machine; a second run finds nothing to change.
+
+        Args:
+            deploy: The name of a file in `deployments/host/`, without `.py`.
+            data: Values for its `host.data`.
+            dry: Change nothing, and tell what would change. The target `local` knows this only, for a fresh machine.
+            watch: Called with each line that commands on the machine print.
+
+        Returns:
+            What would change, or has changed.
+
+        Raises:
+            TutorialError: There is no such deploy, it failed, or this target is not to be changed.
+        """
+        from helpers import provision
+
+        if not dry and self.kind == "local":
+            raise TutorialError(
+                f"The deploy {deploy} is not for the target local", "it would change this machine", "use the target "
+                "host for that, vm, or the name of a Host", target=self.name,
+            )  # fmt: skip
+        with self.inventory() as words:
+            return provision.apply(self, words, deploy, data or {}, dry, watch)
 
     @abstractmethod
     def capabilities(self) -> frozenset[Capability]:

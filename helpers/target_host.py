@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -27,6 +27,11 @@ class HostTarget(LocalTarget):
             Capability.GPU: lambda: _succeeds("nvidia-smi", "-L"),
         }
         return frozenset(capability for capability, test in tests.items() if test())
+
+    @contextmanager
+    def inventory(self) -> Iterator[Sequence[str]]:
+        """Name this machine; see `Target.inventory`."""
+        yield ["@local"]
 
     @contextmanager
     def expose(self, local_port: int, address: str, remote_port: int) -> Iterator[None]:

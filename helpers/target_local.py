@@ -95,6 +95,13 @@ class LocalTarget(Target):
             )
         yield remote_port
 
+    @contextmanager
+    def inventory(self) -> Iterator[Sequence[str]]:
+        """Name a fresh machine that is not there: what a dry run plans for; see `Target.inventory`."""
+        from helpers.provision import FRESH_MACHINE
+
+        yield [str(FRESH_MACHINE)]
+
     def capabilities(self) -> frozenset[Capability]:
         """Tell that steps may use nothing but Python here."""
         return frozenset()

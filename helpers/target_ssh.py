@@ -4,6 +4,7 @@ import hashlib
 import os
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 import uuid
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from shlex import join, quote
+from shlex import join, quote, split
 from typing import ClassVar
 
 from helpers import ssh
@@ -198,6 +199,38 @@ class SshTarget(Target):
                     argv = ["ssh", *self._options, self._host, "--", "true"]
                     subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, timeout=20)
                     used = time.monotonic()
+
+    @contextmanager
+    def inventory(self) -> Iterator[Sequence[str]]:
+        """Write what OpenSSH makes of the Host into a file for pyinfra, which has a client of its own.
+
+        That client reads no `Match`, no quoted `Include` and no second known-hosts file; see `Target.inventory`.
+        """
+        self._connect()
+        done = run_here(["ssh", *self._options, "-G", self._host], target=self.name)
+        seen: dict[str, str] = {}
+        for keyword, _, value in (line.partition(" ") for line in done.stdout.splitlines()):
+            seen.setdefault(keyword, value)
+        known_hosts = [Path(p).expanduser() for p in split(seen.get("userknownhostsfile", ""))]
+        keys = [Path(seen["identityfile"].strip('"')).expanduser()] if "identityfile" in seen else []
+        with tempfile.TemporaryDirectory(prefix="tutorial-pyinfra-") as folder:
+            hosts = Path(folder) / "known_hosts"
+            hosts.write_text("".join(p.read_text(encoding="utf-8") for p in known_hosts if p.exists()))
+            rows = [
+                f"Host {self._host}",
+                f"HostName {seen['hostname']}",
+                f"User {seen['user']}",
+                f"Port {seen['port']}",
+            ]
+            rows += [f"IdentityFile {k}" for k in keys if k.exists()]
+            if seen.get("proxyjump", "none") != "none" or seen.get("proxycommand", "none") != "none":
+                rows.append(f"ProxyCommand {join(['ssh', *self._options, '-W', 'localhost:%p', self._host])}")
+            config = Path(folder) / "config"
+            config.write_text("\n".join(rows) + "\n")
+            yield [
+                f"@ssh/{self._host}", "--data", f"ssh_config_file={config}", "--data", f"ssh_known_hosts_file={hosts}",
+                "--data", "ssh_strict_host_key_checking=yes",
+            ]  # fmt: skip
 
     def facts(self) -> dict[str, str]:
         """Read what the machine is; see `Target.facts`."""
