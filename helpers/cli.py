@@ -142,15 +142,19 @@ def clean(
     if not found:
         typer.echo(f"Nothing of the tutorial is left on {target}.")
         return
-    table = Table("what", "where", title=f"made by the tutorial on {target}", title_justify="left")
+    table = Table("what", "where", "", title=f"made by the tutorial on {target}", title_justify="left")
     for item in found:
-        table.add_row(item.what, item.where, style=None)
+        table.add_row(item.what, item.where, "goes" if item.remove else f"stays: {item.stays}")
     Console().print(table)
-    if not yes and not typer.confirm("Remove these?"):
+    going = [item for item in found if item.remove]
+    if not going:
+        return
+    if not yes and not typer.confirm("Remove what goes?"):
         raise typer.Exit(1)
-    for item in found:
-        item.remove()
-        typer.echo(f"removed: {item.what}")
+    for item in going:
+        if item.remove:
+            item.remove()
+            typer.echo(f"removed: {item.what}")
 
 
 vm_app = typer.Typer(help="The VM stand-in: a throw-away machine for the target vm.", no_args_is_help=True)

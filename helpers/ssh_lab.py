@@ -273,7 +273,8 @@ def close(target: SshTarget, place: ssh.Endpoint) -> None:
         if server:
             server.stop()
         for leftover in ssh.leftovers("local"):
-            leftover.remove()
+            if leftover.remove:
+                leftover.remove()
 
 
 def show_change(place: ssh.Endpoint) -> None:

@@ -25,12 +25,14 @@ class Leftover:
     Attributes:
         what: What it is, in a few words.
         where: Its path, process id or address.
-        remove: Takes it away; doing so twice does no harm.
+        remove: Takes it away; doing so twice does no harm. None where that can't be undone.
+        stays: Why it stays, where it can't be undone, and how a person would take it away.
     """
 
     what: str
     where: str
-    remove: Callable[[], None]
+    remove: Callable[[], None] | None
+    stays: str = ""
 
 
 def leftovers(target: str) -> list[Leftover]:

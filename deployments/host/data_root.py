@@ -1,0 +1,73 @@
+"""Move Docker's data to a volume; the old folder stays. Interrupted at any point, the next run completes it.
+
+pyinfra HOST deployments/host/data_root.py                                   # to /media/volume/docker
+pyinfra HOST deployments/host/data_root.py --data data_root=/mnt/big/docker
+pyinfra HOST deployments/host/data_root.py --data adopt=yes                  # use a Docker's data that lies there
+
+While it is moved, a file in the new folder says from where: such a folder is a copy that may be completed or thrown
+away. Docker is told of the new folder only when all is copied. Source of `data-root`:
+https://docs.docker.com/engine/daemon/#daemon-data-directory.
+"""
+
+from io import StringIO
+from shlex import quote
+
+from pyinfra import host
+from pyinfra.api import DeployError
+from pyinfra.facts.server import Command
+from pyinfra.operations import files, server, systemd
+
+from deployments.host import daemon_json
+
+MARK = ".tutorial-move"
+new = str(host.data.get("data_root", "/media/volume/docker")).rstrip("/")
+adopt = str(host.data.get("adopt", "no")) in ("yes", "True", "true")
+configuration = daemon_json.read()
+old = str(configuration.get("data-root", "/var/lib/docker")).rstrip("/")
+
+
+def ask(command: str) -> str:
+    """Give what a command prints on the machine."""
+    return str(host.get_fact(Command, command=command, _sudo=True) or "").strip()
+
+
+moving = ask(f"cat {quote(f'{new}/{MARK}')} 2>/dev/null || true")
+there = ask(f"ls -A {quote(new)} 2>/dev/null | head -n 1 || true")
+written = None
+
+if old != new and there and not moving and adopt:
+    written = daemon_json.write({**configuration, "data-root": new})
+elif old != new:
+    if there and not moving:
+        raise DeployError(f"{new} is not empty, and no move of ours began there; use it as it is with adopt=yes, or "
+                          "choose another folder")  # fmt: skip
+    need = int(ask(f"du -sxk {quote(old)} 2>/dev/null | cut -f1") or 0)
+    has = int(ask(f"du -sxk {quote(new)} 2>/dev/null | cut -f1 || true") or 0)
+    path = new if there else new.rsplit("/", 1)[0] or "/"
+    free = int(ask(f"df -Pk {quote(path)} 2>/dev/null | awk 'NR==2{{print $4}}'") or need)
+    if need - has > free:
+        raise DeployError(f"{path} has {free // 1024} MiB free, and Docker's data take {need // 1024} MiB; choose a "
+                          "larger volume, or remove images: docker image prune")  # fmt: skip
+    files.directory(name=f"Make {new}", path=new, mode="710", user="root", group="root", _sudo=True)
+    files.put(name="Note where the data come from", src=StringIO(f"{old}\n"), dest=f"{new}/{MARK}", _sudo=True)
+    for unit in ("docker.socket", "docker", "containerd"):
+        systemd.service(name=f"Stop {unit}", service=unit, running=False, enabled=None, _sudo=True)
+    # -H, -A, -X besides the reference's -axPS: without them an image loses its hard links, and a layer what it removed
+    # (overlayfs keeps that in extended attributes). flock: a copy whose laptop was lost may still run.
+    copy = f"rsync -axPS -HAX --no-inc-recursive --delete --exclude=/{MARK} {quote(old)}/ {quote(new)}"
+    server.shell(name="Copy the data", commands=[f"flock -w 3600 {quote(f'{new}/{MARK}')} {copy}"], _sudo=True)
+    written = daemon_json.write({**configuration, "data-root": new})
+
+if old != new or moving:
+    files.file(name="The copy is complete", path=f"{new}/{MARK}", present=False, _sudo=True)
+systemd.service(name="Start containerd", service="containerd", running=True, _sudo=True)
+if written is not None and adopt:
+    daemon_json.start(written)
+systemd.service(name="Start Docker", service="docker", running=True, enabled=True, _sudo=True)
+if old != new or moving:
+    server.shell(
+        name="Docker uses the new folder",
+        commands=[f'root=$(docker info -f "{{{{.DockerRootDir}}}}") && [ "$root" = {quote(new)} ] || '
+                  '{ echo "Docker uses ${root:-nothing: it does not run}" >&2; exit 1; }'],
+        _sudo=True,
+    )  # fmt: skip

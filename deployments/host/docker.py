@@ -1,0 +1,66 @@
+"""Docker Engine on Debian or Ubuntu: packages, the group `docker`, start at boot, log rotation and address pools.
+
+pyinfra HOST deployments/host/docker.py                               # from Docker's own apt repository
+pyinfra HOST deployments/host/docker.py --data docker_repository=     # the distribution's own package
+
+An engine that is installed already stays. Sources: https://docs.docker.com/engine/install/ubuntu/ and
+https://docs.docker.com/engine/install/linux-postinstall/.
+"""
+
+from io import StringIO
+
+from pyinfra import host
+from pyinfra.facts.deb import DebArch, DebPackages
+from pyinfra.facts.server import OsRelease, User
+from pyinfra.operations import apt, files, server, systemd
+
+from deployments.host import daemon_json
+
+KEYRING = "/etc/apt/keyrings/docker.gpg"
+DEFAULTS = {
+    "log-driver": "json-file",
+    "log-opts": {"max-size": "10m", "max-file": "3"},
+    "default-address-pools": [{"base": "172.20.0.0/14", "size": 24}],  # small networks: kind and compose make many
+}
+
+repository = host.data.get("docker_repository", "https://download.docker.com/linux")
+system = host.get_fact(OsRelease) or {}
+name, release = system.get("id", "ubuntu"), system.get("version_codename", "jammy")
+installed = set(host.get_fact(DebPackages) or {})
+user = host.get_fact(User) or "ubuntu"
+configuration = daemon_json.read()
+
+if repository and "docker.io" not in installed:
+    apt.packages(
+        name="Install what fetches a key", packages=["ca-certificates", "curl", "gpg"], cache_time=86400, _sudo=True
+    )
+    apt.key(name="Add Docker's key", src=f"{repository}/{name}/gpg", dest=KEYRING, _sudo=True)
+    architecture = host.get_fact(DebArch) or "amd64"
+    source = f"deb [arch={architecture} signed-by={KEYRING}] {repository}/{name} {release} stable\n"
+    listed = files.put(
+        name="Add Docker's apt repository",
+        src=StringIO(source),
+        dest="/etc/apt/sources.list.d/docker.list",
+        mode="644",
+        _sudo=True,
+    )
+    apt.update(name="Read Docker's apt repository", _if=listed.did_change, _sudo=True)
+    apt.packages(
+        name="Install Docker Engine",
+        packages=["docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin", "docker-compose-plugin"],
+        _sudo=True,
+    )
+else:
+    apt.packages(name="Install Docker Engine", packages=["docker.io"], no_recommends=True, cache_time=86400, _sudo=True)
+apt.packages(name="Install rsync and jq", packages=["rsync", "jq"], cache_time=86400, _sudo=True)
+
+if user != "root":
+    server.user(name=f"Let {user} use Docker without sudo", user=user, groups=["docker"], append=True, _sudo=True)
+
+# What the reader has set wins; rotation options belong to the json-file driver only.
+wanted = {**DEFAULTS, **configuration}
+if wanted["log-driver"] != "json-file":
+    wanted.pop("log-opts") if "log-opts" not in configuration else None
+written = daemon_json.write(wanted)
+systemd.service(name="Start Docker at boot", service="docker", running=True, enabled=True, _sudo=True)
+daemon_json.start(written)
