@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ _SECONDS = 1800.0
 _ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "PYINFRA_FAKE_DELAY": "0", "PYINFRA_FAKE_DELAY_JITTER": "0"}
 _RESULT = '{"plan":'  # pyinfra's result is one line of JSON, the rest is its log
 _STARTING = re.compile(r"--> Starting operation: (.*?)\s*$")
+_ERROR = re.compile(r"--> pyinfra error(?: in .* line \d+)?: (.*)")
 _HOST = re.compile(r"^\s*\[@[^\]]*\] ?")
 _NOISE = re.compile(r"^(-->|Loading|Loaded|Connected|Ready|Success|No changes|Failed to load host keys|\s*$)")
 
@@ -49,8 +51,8 @@ class Changes:
 
     @property
     def changed(self) -> list[str]:
-        """The operations that have changed something, or would."""
-        return [str(row["operation"]) for row in self.rows if row["state"] != "same"]
+        """The operations that have changed something, or would; not those that only follow another one's change."""
+        return [str(row["operation"]) for row in self.rows if row["state"] in ("changed", "would change")]
 
     def show(self) -> None:
         """Show the operations as a table, and the lines of the files that change."""
@@ -78,7 +80,7 @@ def apply(
         deploy: The file's name in `deployments/host/`, without `.py`.
         data: Values for `host.data` of the deploy.
         dry: Change nothing.
-        watch: Called with each line that commands on the machine print.
+        watch: Called with each line that commands on the machine print; the caller shows the progress then.
 
     Returns:
         What would change, or has changed.
@@ -93,7 +95,8 @@ def apply(
     words = [word for k, v in data.items() for word in ("--data", f"{k}={v}")]
     program = [str(Path(sys.executable).with_name("pyinfra"))]
     argv = [*program, "--json", *(["--dry", "--diff"] if dry else ["-y"]), *(["-vvv"] if watch else [])]
-    with display.progress(f"{deploy}: {'dry run' if dry else 'apply'}") as report:
+    title = f"{deploy}: {'dry run' if dry else 'apply'}"
+    with nullcontext(_silent) if watch else display.progress(title) as report:
         seen = _Log(report, watch)
         done = run_here(
             [*argv, *inventory, *words, str(path)],
@@ -102,6 +105,10 @@ def apply(
         if done.returncode != 0 or not seen.result:
             raise seen.error(deploy, target.name, ["pyinfra", inventory[0], f"deployments/host/{path.name}"])
     return Changes(deploy, dry, _rows(seen.result, dry), seen.details())
+
+
+def _silent(amount: float, note: str = "") -> None:
+    """Report nowhere: the caller does."""
 
 
 def _rows(said: Mapping[str, Any], dry: bool) -> list[Mapping[str, object]]:
@@ -151,7 +158,7 @@ class _Log:
 
     def error(self, deploy: str, target: str, command: Sequence[str]) -> TutorialError:
         """Make the error of a deploy that failed: at which operation, and what was printed there."""
-        own = [x.partition("pyinfra error: ")[2] for x in self._lines if "pyinfra error: " in x]
+        own = [found[1] for x in self._lines if (found := _ERROR.match(x))]
         why = next((x for x in own if x and "No hosts remaining" not in x), "")
         plain = [_HOST.sub("", x).strip() for x in self._lines if ">>>" not in x]
         last = [x for x in plain if not _NOISE.match(x)]

@@ -220,7 +220,7 @@ class Target(ABC):
             deploy: The name of a file in `deployments/host/`, without `.py`.
             data: Values for its `host.data`.
             dry: Change nothing, and tell what would change. The target `local` knows this only, for a fresh machine.
-            watch: Called with each line that commands on the machine print.
+            watch: Called with each line that commands on the machine print; the caller shows the progress then.
 
         Returns:
             What would change, or has changed.

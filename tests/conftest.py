@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -80,10 +81,9 @@ def machine(require: Callable[[str], str], tmp_path_factory: pytest.TempPathFact
             settings.cache_clear()
 
 
-@pytest.fixture
-def other_vm(machine: Target) -> Iterator[str]:
-    """Name a second VM, which a test may break or remove; it is gone in the end, and the tests' own is meant again."""
-    name = "tutorial-test-other"
+@contextmanager
+def _meant(name: str) -> Iterator[str]:
+    """Have the target `vm` mean another VM; it is gone in the end, and the tests' own is meant again."""
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("TUTORIAL_VM", name)
@@ -94,6 +94,20 @@ def other_vm(machine: Target) -> Iterator[str]:
                 vm.destroy()
     finally:
         settings.cache_clear()
+
+
+@pytest.fixture
+def other_vm(machine: Target) -> Iterator[str]:
+    """Name a second VM, which a test may break or remove."""
+    with _meant("tutorial-test-other") as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def docker_vm(machine: Target) -> Iterator[Target]:
+    """Give a VM whose Docker a module's tests may stop, fill and move."""
+    with _meant("tutorial-test-docker"), Target.open("vm") as target:
+        yield target
 
 
 @pytest.fixture(scope="session")

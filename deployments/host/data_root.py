@@ -4,9 +4,9 @@ pyinfra HOST deployments/host/data_root.py                                   # t
 pyinfra HOST deployments/host/data_root.py --data data_root=/mnt/big/docker
 pyinfra HOST deployments/host/data_root.py --data adopt=yes                  # use a Docker's data that lies there
 
-While it is moved, a file in the new folder says from where: such a folder is a copy that may be completed or thrown
-away. Docker is told of the new folder only when all is copied. Source of `data-root`:
-https://docs.docker.com/engine/daemon/#daemon-data-directory.
+While it is moved, a file in the new folder says from where (MOVING): such a folder is a copy that may be completed or
+thrown away. Docker is told of the new folder only when all is copied; then the file has the name MOVED.
+Source of `data-root`: https://docs.docker.com/engine/daemon/#daemon-data-directory.
 """
 
 from io import StringIO
@@ -19,7 +19,7 @@ from pyinfra.operations import files, server, systemd
 
 from deployments.host import daemon_json
 
-MARK = ".tutorial-move"
+MOVING, MOVED = ".tutorial-moving", ".tutorial-moved"
 new = str(host.data.get("data_root", "/media/volume/docker")).rstrip("/")
 adopt = str(host.data.get("adopt", "no")) in ("yes", "True", "true")
 configuration = daemon_json.read()
@@ -31,11 +31,13 @@ def ask(command: str) -> str:
     return str(host.get_fact(Command, command=command, _sudo=True) or "").strip()
 
 
-moving = ask(f"cat {quote(f'{new}/{MARK}')} 2>/dev/null || true")
+moving = ask(f"cat {quote(f'{new}/{MOVING}')} 2>/dev/null || true")
 there = ask(f"ls -A {quote(new)} 2>/dev/null | head -n 1 || true")
+adopting = bool(adopt and there and not moving and old != new)
 written = None
 
-if old != new and there and not moving and adopt:
+if adopting:
+    files.put(name="Note what was used before", src=StringIO(f"{old}\n"), dest=f"{new}/{MOVED}", _sudo=True)
     written = daemon_json.write({**configuration, "data-root": new})
 elif old != new:
     if there and not moving:
@@ -49,19 +51,28 @@ elif old != new:
         raise DeployError(f"{path} has {free // 1024} MiB free, and Docker's data take {need // 1024} MiB; choose a "
                           "larger volume, or remove images: docker image prune")  # fmt: skip
     files.directory(name=f"Make {new}", path=new, mode="710", user="root", group="root", _sudo=True)
-    files.put(name="Note where the data come from", src=StringIO(f"{old}\n"), dest=f"{new}/{MARK}", _sudo=True)
-    for unit in ("docker.socket", "docker", "containerd"):
+    files.put(name="Note where the data come from", src=StringIO(f"{old}\n"), dest=f"{new}/{MOVING}", _sudo=True)
+    for unit in ("docker", "docker.socket", "containerd"):
         systemd.service(name=f"Stop {unit}", service=unit, running=False, enabled=None, _sudo=True)
     # -H, -A, -X besides the reference's -axPS: without them an image loses its hard links, and a layer what it removed
     # (overlayfs keeps that in extended attributes). flock: a copy whose laptop was lost may still run.
-    copy = f"rsync -axPS -HAX --no-inc-recursive --delete --exclude=/{MARK} {quote(old)}/ {quote(new)}"
-    server.shell(name="Copy the data", commands=[f"flock -w 3600 {quote(f'{new}/{MARK}')} {copy}"], _sudo=True)
+    copy = f"rsync -axPS -HAX --no-inc-recursive --delete --exclude=/{MOVING} {quote(old)}/ {quote(new)}"
+    server.shell(name="Copy the data", commands=[f"flock -w 3600 {quote(f'{new}/{MOVING}')} {copy}"], _sudo=True)
     written = daemon_json.write({**configuration, "data-root": new})
 
-if old != new or moving:
-    files.file(name="The copy is complete", path=f"{new}/{MARK}", present=False, _sudo=True)
+if moving or (old != new and not adopting):
+    server.shell(name="The copy is complete", commands=[f"cd {quote(new)} && mv {MOVING} {MOVED}"], _sudo=True)
+waits = files.put(
+    name="Let Docker wait for the volume when the machine boots",
+    src=StringIO(f"[Unit]\nRequiresMountsFor={new}\n"),
+    dest="/etc/systemd/system/docker.service.d/data-root.conf",
+    create_remote_dir=True,
+    mode="644",
+    _sudo=True,
+)
+systemd.daemon_reload(name="Read systemd's units", _if=waits.did_change, _sudo=True)
 systemd.service(name="Start containerd", service="containerd", running=True, _sudo=True)
-if written is not None and adopt:
+if adopting:
     daemon_json.start(written)
 systemd.service(name="Start Docker", service="docker", running=True, enabled=True, _sudo=True)
 if old != new or moving:

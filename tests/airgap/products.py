@@ -78,6 +78,8 @@ PRODUCTS: dict[str, Product] = {
         Program("helm", "tools", f"helm.sh/helm/v3/cmd/helm@{_TOOLS['helm']}"),
         Program("kubeconform", "checks", f"github.com/yannh/kubeconform/cmd/kubeconform@{_TOOLS['kubeconform']}"),
         Program("kube-score", "checks", f"github.com/zegl/kube-score/cmd/kube-score@{_TOOLS['kube-score']}"),
+        Program("hello-world", "bases", "hello-world"),
+        Image("hello-world:latest", "bases", "hello-world/Dockerfile", needs=("hello-world",)),
         Debian(_TRIXIE, "cluster", "trixie"),
         Program("etcd", "cluster", "etcd"),
         Program("pause", "cluster", "pause"),

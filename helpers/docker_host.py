@@ -1,0 +1,268 @@
+"""Chapter 03: a Docker host. The engine, who may use it, how its logs are kept small, and its data on a volume."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from shlex import quote
+from typing import Any
+
+from helpers import airgap, display
+from helpers.errors import TutorialError
+from helpers.provision import Changes
+from helpers.target import Capability, Target, opened
+from helpers.undo import Leftover
+
+REPOSITORY = "https://download.docker.com/linux"
+DATA_ROOT = "/media/volume/docker"
+HELLO = "hello-world:latest"
+DROP_IN = "/etc/systemd/system/docker.service.d/data-root.conf"
+POOL = "172.20.0.0/14"
+_LEFT = re.compile(r"to-chk=(\d+)/(\d+)\)")
+_LOOK = r"""
+dpkg-query -W -f '${db:Status-Abbrev}${Package} ${Version}\n' docker-ce docker.io 2>/dev/null |
+  sed -n 's/^ii */package=/p' | head -1
+docker info -f 'engine={{.ServerVersion}}
+root={{.DockerRootDir}}
+driver={{.Driver}}
+images={{.Images}}
+running={{.ContainersRunning}}
+logs={{.LoggingDriver}}' 2>/dev/null
+echo "boot=$(systemctl is-enabled docker 2>/dev/null)"
+id -nG | grep -qw docker && echo group=yes || echo group=no
+"""
+_MEASURE = """du -sxm "$1" 2>/dev/null | cut -f1; mkdir -p "$2"; df -Pm "$2" | awk 'NR==2{print $4, $2}'"""
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine as a Docker host.
+
+    Attributes:
+        package: The package that the engine comes from, with its version; empty where none is installed.
+        engine: The version of the engine that answers; empty where none does.
+        root: The folder of Docker's data.
+        driver: The storage driver.
+        images: How many images there are.
+        running: How many containers run.
+        logs: The logging driver.
+        boot: Whether the engine starts at boot, in systemd's word.
+        group: Whether this user is in the group `docker`.
+    """
+
+    package: str = ""
+    engine: str = ""
+    root: str = ""
+    driver: str = ""
+    images: int = 0
+    running: int = 0
+    logs: str = ""
+    boot: str = ""
+    group: str = ""
+
+    def rows(self) -> list[Mapping[str, object]]:
+        """Give it as a table."""
+        return [
+            {"what": "package", "value": self.package or "none"},
+            {"what": "engine", "value": self.engine or "does not answer"},
+            {"what": "data", "value": self.root},
+            {"what": "storage driver", "value": self.driver},
+            {"what": "images", "value": self.images},
+            {"what": "running containers", "value": self.running},
+            {"what": "logging driver", "value": self.logs},
+            {"what": "starts at boot", "value": self.boot},
+            {"what": "user in the group docker", "value": self.group},
+        ]
+
+
+def look(target: Target) -> Host:
+    """Look what a machine is as a Docker host."""
+    lines = target.run(["/bin/sh"], input=_LOOK, repeatable=True).stdout.splitlines()
+    seen: dict[str, Any] = {k: v for k, _, v in (line.partition("=") for line in lines)}
+    return Host(**{**seen, "images": int(seen.get("images", 0)), "running": int(seen.get("running", 0))})
+
+
+def repository(target: Target, choice: str = "auto") -> str:
+    """Choose where the engine comes from.
+
+    Args:
+        target: The machine.
+        choice: `docker` for Docker's own apt repository, `distribution` for the distribution's package, or `auto`: the
+            first where the machine reaches it.
+
+    Returns:
+        The repository's address, or nothing for the distribution's package.
+
+    Raises:
+        TutorialError: It is none of the three.
+    """
+    if choice not in ("auto", "docker", "distribution"):
+        raise TutorialError(f"{choice!r} is no source of Docker", "", "use auto, docker or distribution")
+    if choice == "distribution" or (choice == "auto" and target.kind == "local"):
+        return REPOSITORY if target.kind == "local" else ""
+    argv = ["curl", "-fsIm", "10", "-o", "/dev/null", REPOSITORY]
+    reached = target.run(argv, check=False, repeatable=True).returncode == 0
+    if choice == "docker" and not reached:
+        raise TutorialError(
+            "Docker's apt repository can't be reached",
+            f"{REPOSITORY} does not answer",
+            "connect the machine to the internet, or use the distribution's package",
+            target=target.name,
+        )
+    return REPOSITORY if reached else ""
+
+
+def install(target: Target, source: str, dry: bool = False) -> Changes:
+    """Have Docker installed and set up, by `deployments/host/docker.py`.
+
+    Args:
+        target: The machine.
+        source: The address of Docker's apt repository; nothing for the distribution's package.
+        dry: Only tell what would change.
+
+    Returns:
+        What would change, or has changed.
+
+    Raises:
+        TutorialError: A package can't be had, daemon.json is broken, or Docker does not start with it.
+    """
+    changes = target.apply("docker", {"docker_repository": source}, dry=dry)
+    if changes.changed and not dry:
+        target.close()  # membership in a group counts from the next login
+    return changes
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a Docker engine holds.
+
+    Attributes:
+        images: Their ids.
+        volumes: Their names, each with a checksum over its files.
+        containers: Their names.
+    """
+
+    images: Sequence[str]
+    volumes: Sequence[str]
+    containers: Sequence[str]
+
+
+def contents(target: Target) -> Contents:
+    """List what the engine holds, to compare before and after a move.
+
+    Raises:
+        TutorialError: The engine does not answer.
+    """
+    root = target.run(["docker", "info", "-f", "{{.DockerRootDir}}"], repeatable=True).stdout.strip()
+    script = """cd "$0/volumes" 2>/dev/null && for v in $(docker volume ls -q); do
+      echo "$v $(tar -C "$v" --sort=name --numeric-owner -cf - . 2>/dev/null | sha256sum | cut -d" " -f1)"
+    done"""
+    volumes = target.run(target.sudo("sh", "-c", script, root), check=False, timeout=600, repeatable=True).stdout
+    images = target.run(["docker", "images", "-aq", "--no-trunc"], repeatable=True).stdout
+    containers = target.run(["docker", "ps", "-a", "--format", "{{.Names}}"], repeatable=True).stdout
+    return Contents(*(sorted(set(text.splitlines())) for text in (images, volumes, containers)))
+
+
+def room(target: Target, folder: str = DATA_ROOT) -> Mapping[str, int]:
+    """Compare Docker's data with the room on the volume.
+
+    Args:
+        target: The machine.
+        folder: Where the data shall go.
+
+    Returns:
+        In MiB: `data`, `free` and `size` of the file system that the folder is on.
+    """
+    root = look(target).root or "/var/lib/docker"
+    parent = folder.rsplit("/", 1)[0]
+    said = target.run(
+        target.sudo("sh", "-c", _MEASURE, "sh", root, parent), timeout=300, repeatable=True
+    ).stdout.split()
+    return {"data": int(said[0]), "free": int(said[1]), "size": int(said[2])}
+
+
+def check_store(target: Target) -> None:
+    """Make sure that Docker keeps its images where the move takes them from.
+
+    Raises:
+        TutorialError: It keeps them in containerd, as a new Docker 29 does: `data-root` would not move them.
+    """
+    argv = ["docker", "info", "-f", '{{range .DriverStatus}}{{join . "="}} {{end}}']
+    if "io.containerd.snapshotter" in target.run(argv, repeatable=True).stdout:
+        raise TutorialError(
+            "Docker keeps its images in containerd",
+            "then they are in /var/lib/containerd, and data-root does not move them",
+            'set "features": {"containerd-snapshotter": false} in /etc/docker/daemon.json before you pull images',
+            target=target.name,
+        )
+
+
+def move(target: Target, folder: str = DATA_ROOT, *, adopt: bool = False, dry: bool = False) -> Changes:
+    """Move Docker's data, by `deployments/host/data_root.py`; what was interrupted is completed.
+
+    Args:
+        target: The machine.
+        folder: The new folder.
+        adopt: Use the data of another Docker that lie there, such as on a volume that came from another VM.
+        dry: Only tell what would change.
+
+    Returns:
+        What would change, or has changed.
+
+    Raises:
+        TutorialError: There is no room, the folder holds something else, or Docker does not start; the old data are
+            where they were.
+    """
+    data = {"data_root": folder, "adopt": "yes" if adopt else "no"}
+    if dry:
+        return target.apply("data_root", data, dry=True)
+    running = target.run(["docker", "ps", "--format", "{{.Names}}"], check=False, repeatable=True).stdout.split()
+    with display.progress("Moving Docker's data") as report:
+
+        def watch(line: str) -> None:
+            if left := _LEFT.search(line):
+                report(1 - int(left[1]) / max(1, int(left[2])), f"{left[1]} files to go")
+
+        changes = target.apply("data_root", data, watch=watch)
+    if running and changes.changed:  # those without a restart policy
+        target.run(["docker", "start", *running], timeout=180)
+    return changes
+
+
+def run_hello(target: Target) -> bool:
+    """Run the image hello-world, and tell whether it said what it says."""
+    airgap.supply(target, [HELLO])
+    return "Hello from Docker!" in target.run(["docker", "run", "--rm", HELLO], timeout=120).stdout
+
+
+def old_data(target: Target) -> str:
+    """Name the folder that a move left behind; empty where there is none, or nothing in it."""
+    script = """root=$(docker info -f '{{.DockerRootDir}}') && old=$(cat "$root/.tutorial-moved" 2>/dev/null) &&
+      [ "$old" != "$root" ] && [ -n "$(ls -A "$old" 2>/dev/null)" ] && echo "$old" || true"""
+    return target.run(target.sudo("sh", "-c", script), repeatable=True).stdout.strip()
+
+
+def delete_old_data(target: Target) -> None:
+    """Delete what a move left behind; the folder itself stays, it may be a mount point."""
+    old = old_data(target)
+    if old:
+        target.run(target.sudo("sh", "-c", f"find {quote(old)} -xdev -mindepth 1 -delete"), timeout=600)
+
+
+def leftovers(target: str) -> list[Leftover]:
+    """List what chapter 03 did to a machine; an engine and its data are no less the reader's own, so they stay."""
+    if target in ("local", "vm"):
+        return []
+    with opened(target) as machine:
+        if Capability.DOCKER not in machine.capabilities():
+            return []
+        rows, found = list[Leftover](), look(machine)
+        if old := old_data(machine):
+            how = "docker_host.delete_old_data removes it"
+            rows.append(Leftover("Docker's data from before the move", f"{old} on {target}", None, how))
+        if machine.run(["test", "-e", DROP_IN], check=False, repeatable=True).returncode == 0:
+            how = "to take it back: stop Docker, copy it, and set data-root in /etc/docker/daemon.json"
+            rows.append(Leftover("Docker's data on the volume", f"{found.root} on {target}", None, how))
+        if POOL in machine.run(["cat", "/etc/docker/daemon.json"], check=False, repeatable=True).stdout:
+            how = "containers and networks rely on it; /etc/docker/daemon.json is yours to edit"
+            rows.append(Leftover("Docker's settings", f"/etc/docker/daemon.json on {target}", None, how))
+        return rows

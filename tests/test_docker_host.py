@@ -1,0 +1,195 @@
+"""Chapter 03 on a VM: the engine's set-up merges and repeats; the move of its data survives a kill at every step."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from helpers import airgap, docker_host
+from helpers.errors import TutorialError
+from helpers.settings import ROOT
+from helpers.target import Target
+
+DAEMON = "/etc/docker/daemon.json"
+# A small image of the VM's own programs, and what an engine must not lose: a layer that hides a folder of the one below,
+# a hard link.
+BASE = """cd / && p=$(which sh dash mkdir rm ln ls stat cat) && l=$(ldd $p | grep -o "/lib[^ ]*" | sort -u) &&
+tar -ch --hard-dereference $p $l 2>/dev/null | docker import -q - base"""
+DOCKERFILE = """FROM base
+RUN mkdir /hidden && echo old >/hidden/old
+RUN rm -r /hidden && mkdir /hidden && echo new >/hidden/new && ln /hidden/new /hidden/same
+"""
+
+
+@pytest.fixture
+def daemon_json(docker_vm: Target) -> Iterator[Target]:
+    """Give the VM, and put its daemon.json back in the end."""
+    before = docker_vm.run(["cat", DAEMON]).stdout
+    yield docker_vm
+    docker_vm.run(["sudo", "tee", DAEMON], input=before)
+    docker_vm.run(["sudo", "systemctl", "reset-failed", "docker"], check=False)
+    docker_vm.run(["sudo", "systemctl", "restart", "docker"])
+
+
+def _configure(target: Target, text: str) -> None:
+    target.run(["sudo", "tee", DAEMON], input=text)
+
+
+@pytest.mark.component
+@pytest.mark.docker
+def test_the_engine_is_set_up_and_a_second_run_changes_nothing(daemon_json: Target) -> None:
+    known = {**json.loads(daemon_json.run(["cat", DAEMON]).stdout), "debug": True, "log-driver": "local"}
+    _configure(daemon_json, json.dumps(known))
+    daemon_json.run(["sudo", "gpasswd", "-d", "ubuntu", "docker"])
+    daemon_json.close()
+    assert daemon_json.run(["docker", "info"], check=False).returncode != 0, "the group has been left"
+
+    planned = docker_host.install(daemon_json, "", dry=True)
+    assert "Write daemon.json" in planned.changed and "default-address-pools" in planned.details
+    assert daemon_json.run(["docker", "info"], check=False).returncode != 0, "a dry run changes nothing"
+
+    docker_host.install(daemon_json, "")
+    assert docker_host.look(daemon_json).group == "yes", "without sudo, without logging in by hand"
+    after = json.loads(daemon_json.run(["cat", DAEMON]).stdout)
+    assert {k: after[k] for k in known} == known, "what the reader has set is kept"
+    assert "log-opts" not in after, "options of another log driver would stop Docker"
+    assert docker_host.install(daemon_json, "").changed == []
+    assert docker_host.run_hello(daemon_json)
+
+
+@pytest.mark.component
+@pytest.mark.docker
+def test_a_broken_daemon_json_is_named_and_left_alone(daemon_json: Target) -> None:
+    _configure(daemon_json, '{"debug": true,}')
+    for deploy in ("docker", "data_root"):
+        with pytest.raises(TutorialError, match=r"not valid JSON.*line 1 column 16"):
+            daemon_json.apply(deploy, {"docker_repository": ""})
+    assert daemon_json.run(["cat", DAEMON]).stdout == '{"debug": true,}'
+    assert daemon_json.run(["docker", "info"], check=False).returncode == 0, "the engine was not touched"
+
+
+@pytest.mark.component
+@pytest.mark.docker
+def test_a_setting_that_docker_does_not_know_is_shown_in_its_words(daemon_json: Target) -> None:
+    _configure(daemon_json, '{"no-such-setting": 1}')
+    with pytest.raises(TutorialError, match="no-such-setting") as error:
+        docker_host.install(daemon_json, "")
+    assert "Restart Docker" in error.value.why
+
+
+@pytest.mark.component
+@pytest.mark.docker
+def test_a_folder_without_room_or_with_other_data_is_refused_before_docker_stops(docker_vm: Target) -> None:
+    docker_vm.run(["sudo", "sh", "-c", "mkdir -p /mnt/small && mount -t tmpfs -o size=1m tmpfs /mnt/small"])
+    docker_vm.run(["sudo", "sh", "-c", "head -c 3M /dev/zero >/var/lib/docker/filler; mkdir -p /mnt/full/docker/image"])
+    try:
+        with pytest.raises(TutorialError, match="MiB free"):
+            docker_host.move(docker_vm, "/mnt/small/docker")
+        with pytest.raises(TutorialError, match="is not empty.*adopt"):
+            docker_host.move(docker_vm, "/mnt/full/docker")
+        assert docker_vm.run(["docker", "info"]).returncode == 0
+        assert docker_vm.run(["sudo", "ls", "-A", "/mnt/small"]).stdout == ""
+    finally:
+        docker_vm.run(["sudo", "sh", "-c", "umount /mnt/small; rm -rf /mnt/small /mnt/full /var/lib/docker/filler"])
+
+
+def _interrupt(target: Target, folder: str, at: str, remote: str = "") -> None:
+    """Start the move, and end it when it begins an operation: kill -9 here, and there what it has started."""
+    with target.inventory() as words:
+        argv = [str(Path(sys.executable).with_name("pyinfra")), "-y", *words, "--data", f"data_root={folder}"]
+        child = subprocess.Popen(
+            [*argv, "deployments/host/data_root.py"],
+            cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+        try:
+            timer = threading.Timer(60, os.killpg, (child.pid, signal.SIGKILL))
+            timer.start()
+            seen = ""
+            for line in child.stderr or ():
+                if line.startswith("--> Starting operation: "):
+                    seen = line.partition(": ")[2].strip()
+                if seen == at:
+                    time.sleep(0.3)
+                    break
+            assert seen == at, f"{at} did not begin"
+        finally:
+            timer.cancel()
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+    if remote:
+        target.run(["sudo", "pkill", "-9", remote], check=False)
+
+
+STEPS = (
+    "Make {new}", "Note where the data come from", "Stop docker", "Stop docker.socket", "Stop containerd",
+    "Copy the data", "Write daemon.json", "The copy is complete",
+    "Let Docker wait for the volume when the machine boots", "Start containerd", "Start Docker",
+)  # fmt: skip
+
+
+@pytest.mark.e2e
+@pytest.mark.docker
+@pytest.mark.timeout(600)
+def test_killed_at_each_step_the_next_run_completes_the_move_and_nothing_is_lost(docker_vm: Target) -> None:
+    airgap.supply(docker_vm, ["hello-world:latest"])
+    docker_vm.run(["sh", "-c", BASE])
+    docker_vm.run(["docker", "build", "-q", "-t", "layers", "-"], input=DOCKERFILE, env={"DOCKER_BUILDKIT": "0"})
+    docker_vm.run(["docker", "run", "--name", "writer", "-v", "kept:/v", "layers", "sh", "-c",
+                   "echo mine >/v/a && ln /v/a /v/b"])  # fmt: skip
+    before, table = docker_host.contents(docker_vm), []
+    for number, step in enumerate(STEPS):
+        new = f"/media/volume/docker-{number}"
+        at = step.format(new=new)
+        _interrupt(docker_vm, new, at, remote="rsync" if step == "Copy the data" else "")
+        docker = docker_vm.run(["docker", "info"], check=False).returncode == 0
+        docker_host.move(docker_vm, new)
+        table.append((at, "up" if docker else "away", docker_host.contents(docker_vm) == before))
+        assert docker_host.look(docker_vm).root == new
+        assert docker_host.move(docker_vm, new).changed == [], f"{at}: a second run changes nothing"
+        docker_host.delete_old_data(docker_vm)
+    print("\n".join(f"{at:55} Docker {docker:5} all there again: {same}" for at, docker, same in table))
+    assert all(same for _, _, same in table), table
+    listed = docker_vm.run(["docker", "run", "--rm", "-v", "kept:/v", "layers", "sh", "-c",
+                            "ls /hidden /v; stat -c %h /hidden/new /v/a"]).stdout.split()  # fmt: skip
+    assert listed == ["/hidden:", "new", "same", "/v:", "a", "b", "2", "2"], "whiteouts and hard links came along"
+    assert docker_host.run_hello(docker_vm)
+
+
+@pytest.mark.e2e
+@pytest.mark.docker
+def test_a_copy_whose_laptop_was_lost_is_waited_for_and_a_reboot_in_it_does_no_harm(docker_vm: Target) -> None:
+    docker_vm.run(["docker", "volume", "create", "big"])
+    root = docker_host.look(docker_vm).root
+    fill = f"for i in $(seq 40); do head -c 20M /dev/urandom >{root}/volumes/big/_data/$i; done"
+    docker_vm.run(["sudo", "sh", "-c", fill], timeout=120)
+    before, new = docker_host.contents(docker_vm), "/media/volume/docker-lost"
+    _interrupt(docker_vm, new, "Copy the data")
+    assert docker_vm.run(["pgrep", "rsync"], check=False).returncode == 0, "the copy goes on without us"
+    docker_host.move(docker_vm, new)
+    assert docker_host.contents(docker_vm) == before
+    again = "/media/volume/docker-again"
+    _interrupt(docker_vm, again, "Copy the data")
+    subprocess.run(["docker", "restart", "-t", "20", "tutorial-test-docker"], check=True, capture_output=True)
+    docker_vm.close()
+    assert docker_host.look(docker_vm).root == new, "Docker starts with the folder that is complete"
+    docker_vm.run(["docker", "volume", "create", "later"])
+    docker_host.move(docker_vm, again)
+    after = docker_host.contents(docker_vm)
+    assert after.images == before.images and any(v.startswith("later ") for v in after.volumes)
+
+
+@pytest.mark.e2e
+@pytest.mark.docker
+def test_data_of_another_docker_on_the_volume_are_used_when_asked(docker_vm: Target) -> None:
+    docker_vm.run(["docker", "volume", "create", "mine"])
+    before, root = docker_host.contents(docker_vm), docker_host.look(docker_vm).root
+    docker_host.move(docker_vm, "/media/volume/docker-first")
+    docker_host.move(docker_vm, root, adopt=True)
+    assert docker_host.look(docker_vm).root == root and docker_host.contents(docker_vm) == before
