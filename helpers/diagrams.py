@@ -274,6 +274,29 @@ def forwarder_cluster() -> Sheet:
     return sheet
 
 
+def data_root() -> Sheet:
+    """Draw the move of Docker's data: which folder counts at which step."""
+    sheet = Sheet(
+        720,
+        170,
+        "Moving Docker's data",
+        "Docker is stopped, its data are copied, data-root is switched, Docker waits for the volume at boot, starts, "
+        "and is verified. Until the switch the old folder counts, after it the new one; the old one is kept.",
+    )
+    names = ("stop", "copy", "switch", "wait", "start", "verify")
+    under = ("Docker", "rsync", "data-root", "for the volume", "Docker", "docker info")
+    for place, (name, what) in enumerate(zip(names, under, strict=True)):
+        x = 10 + place * 118
+        sheet.box(x, 20, 108, 50, name, what, kind="here" if name == "switch" else "")
+        if place:
+            sheet.arrow((x - 10, 45), (x, 45))
+    sheet.lane(10, 90, 344, 66, "counts until the switch: /var/lib/docker, on the root disk")
+    sheet.lane(364, 90, 344, 66, "counts from then on: /media/volume/docker")
+    sheet.text(22, 136, "a reboot brings Docker back with it", soft=True)
+    sheet.text(376, 136, "the old folder is kept until you delete it", soft=True)
+    return sheet
+
+
 def checkpoint() -> Sheet:
     """Draw how each section of a chapter goes."""
     sheet = Sheet(
@@ -302,6 +325,7 @@ DRAWINGS: tuple[Callable[[], Sheet], ...] = (
     ssh_tunnel,
     forwarder,
     forwarder_cluster,
+    data_root,
     checkpoint,
 )
 

@@ -30,7 +30,6 @@ logs={{.LoggingDriver}}' 2>/dev/null
 echo "boot=$(systemctl is-enabled docker 2>/dev/null)"
 id -nG | grep -qw docker && echo group=yes || echo group=no
 """
-_MEASURE = """du -sxm "$1" 2>/dev/null | cut -f1; mkdir -p "$2"; df -Pm "$2" | awk 'NR==2{print $4, $2}'"""
 
 
 @dataclass(frozen=True)
@@ -97,8 +96,10 @@ def repository(target: Target, choice: str = "auto") -> str:
     """
     if choice not in ("auto", "docker", "distribution"):
         raise TutorialError(f"{choice!r} is no source of Docker", "", "use auto, docker or distribution")
-    if choice == "distribution" or (choice == "auto" and target.kind == "local"):
-        return REPOSITORY if target.kind == "local" else ""
+    if choice == "distribution":
+        return ""
+    if Capability.ROOT not in target.capabilities():  # a plan, for a machine with internet
+        return REPOSITORY
     argv = ["curl", "-fsIm", "10", "-o", "/dev/null", REPOSITORY]
     reached = target.run(argv, check=False, repeatable=True).returncode == 0
     if choice == "docker" and not reached:
@@ -162,22 +163,49 @@ def contents(target: Target) -> Contents:
     return Contents(*(sorted(set(text.splitlines())) for text in (images, volumes, containers)))
 
 
-def room(target: Target, folder: str = DATA_ROOT) -> Mapping[str, int]:
-    """Compare Docker's data with the room on the volume.
+def room(target: Target, folder: str = DATA_ROOT) -> list[Mapping[str, Any]]:
+    """Measure Docker's data, the disk that they are on, and the one that they shall go to.
 
     Args:
         target: The machine.
-        folder: Where the data shall go.
+        folder: Where the data shall go; what it is to be made in has to be there.
 
     Returns:
-        In MiB: `data`, `free` and `size` of the file system that the folder is on.
+        A row for each of the two disks, in MiB: disk, docker (Docker's data on it), other, free.
     """
     root = look(target).root or "/var/lib/docker"
-    parent = folder.rsplit("/", 1)[0]
-    said = target.run(
-        target.sudo("sh", "-c", _MEASURE, "sh", root, parent), timeout=300, repeatable=True
-    ).stdout.split()
-    return {"data": int(said[0]), "free": int(said[1]), "size": int(said[2])}
+    script = """for place; do
+      folder=$place; while [ ! -d "$folder" ]; do folder=$(dirname "$folder"); done
+      data=$(du -sxm "$place" 2>/dev/null | cut -f1)
+      echo "${data:-0} $(df -Pm "$folder" | awk 'NR==2{print $3, $4}')"
+    done"""
+    argv = target.sudo("sh", "-c", script, "sh", "/var/lib/docker", folder)
+    lines = target.run(argv, timeout=300, repeatable=True).stdout.splitlines()
+    rows: list[Mapping[str, Any]] = []
+    for place, line in zip(("/var/lib/docker", folder), lines, strict=True):
+        docker, used, free = map(int, line.split())
+        name = f"{place} (in use)" if place == root else place
+        rows.append({"disk": name, "docker": docker, "other": max(0, used - docker), "free": free})
+    return rows
+
+
+def show_room(target: Target, folder: str = DATA_ROOT) -> None:
+    """Draw how full the two disks are, as bars, with the figures in the text."""
+    from matplotlib.figure import Figure
+
+    rows = room(target, folder)
+    figure = Figure(figsize=(7, 1.6), layout="constrained")
+    axes = figure.subplots()
+    left = [0.0] * len(rows)
+    for part, colour in (("docker", "#0f766e"), ("other", "#7b8b9a"), ("free", "#d8f0ea")):
+        widths = [row[part] / 1024 for row in rows]
+        axes.barh([str(row["disk"]) for row in rows], widths, left=left, color=colour, label=part)
+        left = [a + b for a, b in zip(left, widths, strict=True)]
+    axes.invert_yaxis()
+    axes.set_xlabel("GiB")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    said = "; ".join(f"{r['disk']}: Docker {r['docker']} MiB, other {r['other']}, free {r['free']}" for r in rows)
+    display.figure(figure, f"Docker's data and the two disks. {said}.")
 
 
 def check_store(target: Target) -> None:
@@ -186,7 +214,7 @@ def check_store(target: Target) -> None:
     Raises:
         TutorialError: It keeps them in containerd, as a new Docker 29 does: `data-root` would not move them.
     """
-    argv = ["docker", "info", "-f", '{{range .DriverStatus}}{{join . "="}} {{end}}']
+    argv = ["docker", "info", "-f", "{{json .DriverStatus}}"]
     if "io.containerd.snapshotter" in target.run(argv, repeatable=True).stdout:
         raise TutorialError(
             "Docker keeps its images in containerd",

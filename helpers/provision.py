@@ -42,12 +42,14 @@ class Changes:
         rows: An operation each, in their order, with the columns operation and state: `same`, and `would change` or
             `may change` (it depends on what an earlier one does) in a dry run, `changed` in a real one.
         details: What pyinfra says of the files: which, and the lines that go and come.
+        plan: Whether there is no machine: it was computed for a fresh one.
     """
 
     deploy: str
     dry: bool
     rows: Sequence[Mapping[str, object]]
     details: str
+    plan: bool = False
 
     @property
     def changed(self) -> list[str]:
@@ -55,7 +57,13 @@ class Changes:
         return [str(row["operation"]) for row in self.rows if row["state"] in ("changed", "would change")]
 
     def show(self) -> None:
-        """Show the operations as a table, and the lines of the files that change."""
+        """Show the operations as a table, and the lines of the files that change; a plan as such."""
+        if self.plan:
+            steps = "\n".join(f"{number:2} {row['operation']}" for number, row in enumerate(self.rows, 1))
+            command = ["pyinfra", "HOST", f"deployments/host/{self.deploy}.py"]
+            why = "there is no machine to change. It runs on the target vm, host, or a machine of your own."
+            display.plan(f"{self.deploy}, on a fresh machine", [command, steps, self.details], why)
+            return
         name = f"{self.deploy}: what would change" if self.dry else f"{self.deploy}: what has changed"
         display.table(self.rows or [{"operation": "none", "state": "same"}], title=name)
         if self.details:
@@ -104,7 +112,7 @@ def apply(
         )  # fmt: skip
         if done.returncode != 0 or not seen.result:
             raise seen.error(deploy, target.name, ["pyinfra", inventory[0], f"deployments/host/{path.name}"])
-    return Changes(deploy, dry, _rows(seen.result, dry), seen.details())
+    return Changes(deploy, dry, _rows(seen.result, dry), seen.details(), inventory[0] == str(FRESH_MACHINE))
 
 
 def _silent(amount: float, note: str = "") -> None:

@@ -18,10 +18,10 @@ from helpers.settings import ROOT
 from helpers.target import Target
 
 DAEMON = "/etc/docker/daemon.json"
-# A small image of the VM's own programs, and what an engine must not lose: a layer that hides a folder of the one below,
-# a hard link.
-BASE = """cd / && p=$(which sh dash mkdir rm ln ls stat cat) && l=$(ldd $p | grep -o "/lib[^ ]*" | sort -u) &&
-tar -ch --hard-dereference $p $l 2>/dev/null | docker import -q - base"""
+# A small image of the VM's own programs; in its layers what an engine must not lose: a hidden folder, a hard link.
+BASE = """cd / && p=$(which sh dash mkdir rm ln ls stat cat)
+l=$(ldd $p | grep -o "/lib[^ ]*" | sed s,^,/usr,)
+printf "%s\\n" /bin /lib /lib64 $p $l $(readlink -f $l) | sort -u | tar -c -T - 2>/dev/null | docker import - base"""
 DOCKERFILE = """FROM base
 RUN mkdir /hidden && echo old >/hidden/old
 RUN rm -r /hidden && mkdir /hidden && echo new >/hidden/new && ln /hidden/new /hidden/same
@@ -167,7 +167,7 @@ def test_killed_at_each_step_the_next_run_completes_the_move_and_nothing_is_lost
 def test_a_copy_whose_laptop_was_lost_is_waited_for_and_a_reboot_in_it_does_no_harm(docker_vm: Target) -> None:
     docker_vm.run(["docker", "volume", "create", "big"])
     root = docker_host.look(docker_vm).root
-    fill = f"for i in $(seq 40); do head -c 20M /dev/urandom >{root}/volumes/big/_data/$i; done"
+    fill = f"for i in $(seq 20); do head -c 20M /dev/urandom >{root}/volumes/big/_data/$i; done"
     docker_vm.run(["sudo", "sh", "-c", fill], timeout=120)
     before, new = docker_host.contents(docker_vm), "/media/volume/docker-lost"
     _interrupt(docker_vm, new, "Copy the data")
@@ -183,6 +183,7 @@ def test_a_copy_whose_laptop_was_lost_is_waited_for_and_a_reboot_in_it_does_no_h
     docker_host.move(docker_vm, again)
     after = docker_host.contents(docker_vm)
     assert after.images == before.images and any(v.startswith("later ") for v in after.volumes)
+    docker_vm.run(["docker", "volume", "rm", "big"])
 
 
 @pytest.mark.e2e
