@@ -6,7 +6,7 @@ pyinfra --dry --diff fresh_machine.py docker.py
 import re
 
 # Folders that every Ubuntu has, or that a package has made by the time a deploy writes into them.
-FOLDERS = (
+_FOLDERS = (
     "/etc",
     "/etc/apt/[a-z.]+",
     "/etc/docker",
@@ -14,7 +14,7 @@ FOLDERS = (
     "/usr/share/keyrings",
     "/media[a-z/]*",
 )
-FOLDER = "user=root group=root mode=drwxr-xr-x atime=1 mtime=1 ctime=1 size=4096 '/'"
+_FOLDER = "user=root group=root mode=drwxr-xr-x atime=1 mtime=1 ctime=1 size=4096 '/'"
 
-answers = {re.compile(rf"test -e ({'|'.join(FOLDERS)}) \|\|.*stat -c"): FOLDER}
-hosts = [("@fake/fresh", {"fake_delay": 0, "fake_delay_jitter": 0, "fake_responses": answers})]
+_answers = {re.compile(rf"test -e ({'|'.join(_FOLDERS)}) \|\|.*stat -c"): _FOLDER}
+hosts = [("@fake/fresh", {"fake_delay": 0, "fake_delay_jitter": 0, "fake_responses": _answers})]
