@@ -102,9 +102,9 @@ def system_map() -> Sheet:
         760,
         560,
         "The whole system",
-        "A laptop with notebooks and helpers reaches a cloud VM over SSH. On it a Kubernetes cluster and the deployed "
-        "Forwarder work today; Ray, a language model and six stores are planned. SSH configuration and the Forwarder "
-        "on the laptop itself work today.",
+        "A laptop with notebooks and helpers makes a cloud VM and reaches it over SSH. On it Docker, the GPU's set-up, "
+        "the platform, a Kubernetes cluster and the deployed Forwarder work today; Ray, a language model, Airflow and "
+        "six stores are planned. SSH configuration and the Forwarder on the laptop itself work today.",
     )
     sheet.lane(10, 10, 740, 176, "your machine")
     sheet.row(28, 44, 340, 52, [("notebooks", "you step through them"), ("helpers", "they do the work")], "here")
@@ -115,10 +115,10 @@ def system_map() -> Sheet:
     sheet.arrow((368, 70), (424, 70))
     sheet.arrow((286, 96), (286, 116))
     sheet.arrow((660, 96), (660, 218), label="SSH", at=(680, 200))
-    sheet.lane(10, 218, 740, 290, "a VM in the CPouta cloud (OpenStack)")
-    sheet.row(
-        28, 250, 704, 46, [("Docker",), ("GPU setup",), ("OSS MLOps platform",), ("storage: six kinds",)], "planned"
-    )
+    sheet.lane(10, 218, 740, 290, "a VM in the CPouta cloud (OpenStack): chapter 02")
+    hosts = [("Docker", "chapter 03"), ("GPU setup", "chapter 04"), ("OSS platform", "chapter 05")]
+    sheet.row(28, 250, 525, 46, hosts, "here")
+    sheet.box(565, 250, 167, 46, "storage: six kinds", kind="planned")
     sheet.box(28, 308, 704, 28, "Kubernetes in Docker (KinD): chapter 06", kind="here")
     sheet.row(44, 344, 672, 46, [("Helm: Ray",), ("language model",), ("Airflow",)], "planned")
     sheet.box(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FOLDER = ROOT / "deployments" / "host"
 FRESH_MACHINE = FOLDER / "fresh_machine.py"  # an inventory: what a plan is computed for where there is no machine
+_NO_DEPLOYS = {"fresh_machine", "daemon_json"}
 _SECONDS = 1800.0
 _ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "PYINFRA_FAKE_DELAY": "0", "PYINFRA_FAKE_DELAY_JITTER": "0"}
 _RESULT = '{"plan":'  # pyinfra's result is one line of JSON, the rest is its log
@@ -98,7 +99,7 @@ def apply(
     """
     path = FOLDER / f"{deploy}.py"
     if not path.is_file():
-        there = ", ".join(sorted(p.stem for p in FOLDER.glob("*.py") if p != FRESH_MACHINE))
+        there = ", ".join(sorted({p.stem for p in FOLDER.glob("*.py")} - _NO_DEPLOYS))
         raise TutorialError(f"There is no deploy {deploy}", "", f"deployments/host has {there}")
     words = [word for k, v in data.items() for word in ("--data", f"{k}={v}")]
     program = [str(Path(sys.executable).with_name("pyinfra"))]
