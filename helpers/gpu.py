@@ -1,0 +1,271 @@
+"""Chapter 04: a host's GPU: NVIDIA's driver, CUDA and the container toolkit, as pyinfra deploys, and what the host has.
+
+The deploys are `nvidia_driver`, `cuda` and `container_toolkit` in `deployments/host/`; this module looks, chooses, restarts
+and records.
+"""
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from helpers import display, gpu_versions
+from helpers.errors import TutorialError
+from helpers.gpu_versions import Versions
+from helpers.settings import settings
+from helpers.target import Capability, Target, failed, opened
+from helpers.undo import Leftover
+
+DEPLOYS = ("nvidia_driver", "cuda", "container_toolkit")
+NBODY = ("nvcr.io/nvidia/k8s/cuda-sample:nbody", "nbody", "-gpu", "-benchmark")
+FREE_GIB = 20  # CUDA's repository (3), unpacked (3), installed (6), the driver (1), and room to breathe
+_DEVICES = """lspci 2>/dev/null | grep -i nvidia && exit
+for d in /sys/bus/pci/devices/*; do
+  if grep -qs 0x10de "$d/vendor" && grep -qs "^0x03" "$d/class"; then echo "${d##*/} NVIDIA, device $(cat "$d/device")"; fi
+done"""
+_LOOK = """echo "system=$(. /etc/os-release; echo "$PRETTY_NAME")"; echo "kernel=$(uname -r)"
+v=$(sed -n 's/^NVRM.*Module *\\([0-9.]*\\).*/\\1/p' /proc/driver/nvidia/version 2>/dev/null)
+echo "driver that runs=${v:-none}"
+echo "Docker=$(docker version -f '{{.Server.Version}}' 2>/dev/null || echo none)"
+echo "containers that run=$(docker ps -q 2>/dev/null | wc -l)"
+echo "disk free=$(df -Pk / | awk 'NR==2{print int($4/1048576)}') GiB"
+"""
+# Whatever starts anew when a machine does: the kernel's boot, and process 1 (the only new thing of a container).
+_STARTED = "cat /proc/sys/kernel/random/boot_id; cut -d' ' -f22 /proc/1/stat"
+_REBOOT_SECONDS = 600.0
+_RECORD = """PATH=$PATH:/usr/local/cuda/bin:/usr/local/cuda-%s/bin
+nvidia-smi 2>&1; echo "<nvcc>"; nvcc --version 2>&1; echo "<dpkg>"; dpkg -l 2>/dev/null"""
+_SOURCES = """ls /etc/apt/sources.list.d/graphics-drivers.list /etc/apt/sources.list.d/nvidia-container-toolkit.list \
+  /etc/apt/sources.list.d/cuda-ubuntu2204-*-local.list 2>/dev/null; dpkg -l 2>/dev/null"""
+
+
+def devices(target: Target) -> list[str]:
+    """List a machine's NVIDIA GPUs, as `lspci | grep -i nvidia` does, or as the kernel does where lspci is missing."""
+    return target.run(["/bin/sh"], input=_DEVICES, check=False, repeatable=True).stdout.splitlines()
+
+
+def look(target: Target) -> list[Mapping[str, object]]:
+    """Read what matters for the chapter of a machine.
+
+    Args:
+        target: The machine.
+
+    Returns:
+        Rows with the columns what and there.
+    """
+    there = dict(x.split("=", 1) for x in target.run(["/bin/sh"], input=_LOOK, repeatable=True).stdout.splitlines())
+    gpus = "; ".join(devices(target)) or "none"
+    return [{"what": "NVIDIA GPUs", "there": gpus}, *({"what": k, "there": v} for k, v in there.items())]
+
+
+def data(target: Target, versions: Versions, set_as_default: bool = True) -> dict[str, object]:
+    """Choose the deploys' values for a machine.
+
+    Args:
+        target: The machine.
+        versions: A set that fits together.
+        set_as_default: Make NVIDIA's runtime Docker's default, which KinD with GPUs needs.
+
+    Returns:
+        Values for `host.data` of all three deploys.
+
+    Raises:
+        TutorialError: The table does not tell which package CUDA's version comes in.
+    """
+    cuda = gpu_versions.TABLE["cuda"][versions.cuda]
+    if "release" not in cuda:
+        raise TutorialError(
+            f"CUDA {versions.cuda} can't be installed by this chapter", "the table does not name its local repository",
+            "add its release and keyring to deployments/gpu/versions.toml, from NVIDIA's download page", target=target.name,
+        )  # fmt: skip
+    return {
+        "driver": versions.driver,
+        "cuda": versions.cuda,
+        "cuda_release": cuda["release"],
+        "cuda_driver": cuda["driver"],
+        "cuda_keyring": cuda["keyring"],
+        "toolkit": versions.toolkit,
+        "set_as_default": "yes" if set_as_default else "no",
+        "low_level_runtime": _low_level_runtime(target),
+    }
+
+
+def _low_level_runtime(target: Target) -> str:
+    """Name the program of Docker's default runtime, where that is neither runc nor NVIDIA's: it must stay the last link."""
+    asked = ["docker", "info", "--format", "{{json .DefaultRuntime}} {{json .Runtimes}}"]
+    said = target.run(asked, check=False, repeatable=True).stdout if _has_docker(target) else ""
+    default, _, known = said.partition(" ")
+    if not default or default.strip('"') in ("runc", "nvidia"):
+        return ""
+    return str(json.loads(known).get(default.strip('"'), {}).get("path", ""))
+
+
+def _has_docker(target: Target) -> bool:
+    return Capability.DOCKER in target.capabilities()
+
+
+def needs_restart(target: Target, driver: str) -> bool:
+    """Tell whether the driver was installed, or updated, after the machine was started.
+
+    Args:
+        target: The machine.
+        driver: The driver's branch.
+
+    Returns:
+        Whether a restart is due.
+    """
+    script = f"""now=$(date +%s); up=$(ps -o etimes= -p 1)
+    of=$(stat -c %Y /var/lib/dpkg/info/nvidia-driver-{driver}.list 2>/dev/null || echo 0); [ "$of" -gt $((now - up)) ]"""
+    return target.run(["sh", "-c", script], check=False, repeatable=True).returncode == 0
+
+
+def restart(target: Target, timeout: float = _REBOOT_SECONDS) -> float:
+    """Restart a machine, and come back to it.
+
+    Args:
+        target: The machine.
+        timeout: Seconds until it must be back.
+
+    Returns:
+        The seconds that it took.
+
+    Raises:
+        TutorialError: It is the machine that this runs on, it refused, or it did not come back as a machine that was started.
+    """
+    if target.kind in ("local", "host"):
+        raise TutorialError(
+            "This machine is not restarted by itself", "the notebook runs on it, and would end with it",
+            "save your work, `sudo reboot`, and run the chapter again: it goes on from here", target=target.name,
+        )  # fmt: skip
+    before, started = _started(target), time.monotonic()
+    with display.progress(f"Restart of {target.name}", timeout, "s") as report:
+        done = None
+        with suppress(TutorialError):  # the connection ends with the machine
+            done = target.run(target.sudo("systemctl", "reboot"), check=False, timeout=30)
+        if done and done.returncode not in (0, 255):
+            raise failed(target.name, done, "the machine refused to restart")
+        target.close()
+        while _started(target) in ("", before):
+            report(time.monotonic() - started, "waits for it")
+            if time.monotonic() - started > timeout:
+                raise TutorialError(
+                    "The machine did not come back", f"it is not back, or was not restarted, after {timeout:g} s",
+                    "look at its console in the cloud's web page; run the cell again when it is up", target=target.name,
+                )  # fmt: skip
+            time.sleep(0.5)
+    return time.monotonic() - started
+
+
+def _started(target: Target) -> str:
+    """Tell one start of the machine from another; empty while it does not answer."""
+    with suppress(TutorialError):
+        return target.run(["sh", "-c", _STARTED], timeout=15, check=False, repeatable=True).stdout
+    return ""
+
+
+def record(target: Target, versions: Versions) -> list[Mapping[str, object]]:
+    """Read the versions of a machine, for the day on which something breaks.
+
+    Args:
+        target: The machine.
+        versions: The chosen set.
+
+    Returns:
+        Rows with the columns what, wanted, there and remedy.
+    """
+    said = target.run(["sh", "-c", _RECORD % versions.cuda], check=False, repeatable=True).stdout
+    smi, _, rest = said.partition("<nvcc>\n")
+    nvcc, _, dpkg = rest.partition("<dpkg>\n")
+    return gpu_versions.rows(smi, nvcc, dpkg, versions)
+
+
+def nbody_words() -> list[str]:
+    """Give the command that lets a container compute on the GPU."""
+    return ["docker", "run", "--rm", "--gpus=all", *NBODY]
+
+
+def nbody(target: Target) -> Mapping[str, object]:
+    """Let a container compute on the GPU: NVIDIA's n-body sample, as a benchmark.
+
+    Args:
+        target: A machine with a GPU, the driver and the container toolkit.
+
+    Returns:
+        What it computed on, and how fast.
+
+    Raises:
+        TutorialError: It failed; what a frequent message means is told.
+    """
+    with display.progress("The n-body sample"):
+        done = target.run(nbody_words(), check=False, timeout=900)
+    speed = re.search(r"= *([\d.]+) single-precision GFLOP/s", done.stdout)
+    if done.returncode != 0 or not speed:
+        raise failed(target.name, done, *_explain(done.stdout + done.stderr))
+    device = re.search(r"CUDA device: \[(.*?)\]", done.stdout)
+    return {"GPU": device[1] if device else "", "GFLOP/s (single precision)": float(speed[1])}
+
+
+def _explain(said: str) -> tuple[str, str]:
+    reasons = {
+        "could not select device driver": ("Docker does not know NVIDIA's runtime", "apply the deploy container_toolkit"),
+        "nvml error: driver not loaded": ("the driver is not loaded", "restart the machine"),
+        "no CUDA-capable device": ("the container sees no GPU", "run nvidia-smi on the machine; it tells more"),
+        "unsatisfied condition: cuda": ("the image wants a newer driver", "choose a newer driver of the table"),
+        "pull access denied": ("the image is not to be had", "see whether the machine reaches nvcr.io"),
+        "nvcr.io": ("the image is not to be had", "see whether the machine reaches nvcr.io"),
+    }
+    found = next((v for k, v in reasons.items() if k in said), ("", ""))
+    return found or ("", "")
+
+
+def containers_run(target: Target, image: str) -> bool:
+    """Tell whether ordinary containers run, now that Docker's settings are changed."""
+    done = target.run(["docker", "run", "--rm", "--network", "none", image, "true"], check=False, timeout=120)
+    if done.returncode != 0:
+        raise failed(target.name, done, "Docker does not run an ordinary container", "see /etc/docker/daemon.json")
+    return True
+
+
+def remove_sources(target: Target, versions: Versions) -> None:
+    """Take away the chapter's apt sources, pins, keys and profile lines; the packages stay."""
+    cuda = gpu_versions.TABLE["cuda"][versions.cuda]
+    target.apply("gpu_sources_removed", {"cuda": versions.cuda, "cuda_keyring": cuda.get("keyring", "none")})
+
+
+def leftovers(target: str) -> list[Leftover]:
+    """List what the chapter has put on a machine: what goes, and what stays. The VM goes as a whole."""
+    if target in ("local", "vm"):
+        folder = stand_in_folder(target)
+        found = Leftover("the stand-in of NVIDIA's repositories", str(folder), lambda: shutil.rmtree(folder, True))
+        return [found] if folder.exists() else []
+    with opened(target) as machine:
+        said = machine.run(["sh", "-c", _SOURCES], check=False, repeatable=True).stdout
+    lists = [line for line in said.splitlines() if line.startswith("/etc/")]
+    if not lists:
+        return []
+    there = gpu_versions.read_dpkg(said)
+    kept = [f"{k} {v}" for k, v in there.items() if re.match(r"nvidia-driver-\d|cuda$|nvidia-container-toolkit$", k)]
+    stays = [Leftover("the GPU packages", ", ".join(kept), None, _STAYS)] if kept else []
+    return [
+        Leftover("apt sources, pins, keys and profile lines of chapter 04", " ".join(lists), lambda: _remove(target)),
+        *stays,
+    ]
+
+
+_STAYS = (
+    "Docker's runtime and what runs on the GPU need them; by hand: take `nvidia` out of /etc/docker/daemon.json and "
+    "/etc/containerd/config.toml, then sudo apt-get purge 'nvidia-*' 'libnvidia-*' 'cuda*', and restart"
+)
+
+
+def _remove(target: str) -> None:
+    with opened(target) as machine:
+        remove_sources(machine, gpu_versions.chosen())
+
+
+def stand_in_folder(target: str) -> Path:
+    """Tell where the stand-in of NVIDIA's repositories is, which helpers/gpu_lab.py makes."""
+    return settings().state / target / "nvidia-repository"
