@@ -1,14 +1,13 @@
-"""Chapter 04: a host's GPU: NVIDIA's driver, CUDA and the container toolkit, as pyinfra deploys, and what the host has.
+"""Chapter 04: a host's GPU: look, choose the versions, restart, record; what changes the host are pyinfra deploys.
 
-The deploys are `nvidia_driver`, `cuda` and `container_toolkit` in `deployments/host/`; this module looks, chooses, restarts
-and records.
+The deploys are `nvidia_driver`, `cuda` and `container_toolkit` in `deployments/host/`.
 """
 
 import json
 import re
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,7 +23,7 @@ NBODY = ("nvcr.io/nvidia/k8s/cuda-sample:nbody", "nbody", "-gpu", "-benchmark")
 FREE_GIB = 20  # CUDA's repository (3), unpacked (3), installed (6), the driver (1), and room to breathe
 _DEVICES = """lspci 2>/dev/null | grep -i nvidia && exit
 for d in /sys/bus/pci/devices/*; do
-  if grep -qs 0x10de "$d/vendor" && grep -qs "^0x03" "$d/class"; then echo "${d##*/} NVIDIA, device $(cat "$d/device")"; fi
+  grep -qs 0x10de "$d/vendor" && grep -qs "^0x03" "$d/class" && echo "${d##*/} NVIDIA, device $(cat "$d/device")"
 done"""
 _LOOK = """echo "system=$(. /etc/os-release; echo "$PRETTY_NAME")"; echo "kernel=$(uname -r)"
 v=$(sed -n 's/^NVRM.*Module *\\([0-9.]*\\).*/\\1/p' /proc/driver/nvidia/version 2>/dev/null)
@@ -35,7 +34,9 @@ echo "disk free=$(df -Pk / | awk 'NR==2{print int($4/1048576)}') GiB"
 """
 # Whatever starts anew when a machine does: the kernel's boot, and process 1 (the only new thing of a container).
 _STARTED = "cat /proc/sys/kernel/random/boot_id; cut -d' ' -f22 /proc/1/stat"
-_REBOOT_SECONDS = 600.0
+_INSTALLED_AFTER_START = """of=$(stat -c %Y "$0" 2>/dev/null || echo 0)
+[ "$of" -gt $(($(date +%s) - $(ps -o etimes= -p 1))) ]"""
+_RESTART_SECONDS = 600.0
 _RECORD = """PATH=$PATH:/usr/local/cuda/bin:/usr/local/cuda-%s/bin
 nvidia-smi 2>&1; echo "<nvcc>"; nvcc --version 2>&1; echo "<dpkg>"; dpkg -l 2>/dev/null"""
 _SOURCES = """ls /etc/apt/sources.list.d/graphics-drivers.list /etc/apt/sources.list.d/nvidia-container-toolkit.list \
@@ -78,8 +79,10 @@ def data(target: Target, versions: Versions, set_as_default: bool = True) -> dic
     cuda = gpu_versions.TABLE["cuda"][versions.cuda]
     if "release" not in cuda:
         raise TutorialError(
-            f"CUDA {versions.cuda} can't be installed by this chapter", "the table does not name its local repository",
-            "add its release and keyring to deployments/gpu/versions.toml, from NVIDIA's download page", target=target.name,
+            f"CUDA {versions.cuda} can't be installed by this chapter",
+            "the table does not name the package of its local repository",
+            "add its release and keyring to deployments/gpu/versions.toml, from NVIDIA's download page",
+            target=target.name,
         )  # fmt: skip
     return {
         "driver": versions.driver,
@@ -94,7 +97,7 @@ def data(target: Target, versions: Versions, set_as_default: bool = True) -> dic
 
 
 def _low_level_runtime(target: Target) -> str:
-    """Name the program of Docker's default runtime, where that is neither runc nor NVIDIA's: it must stay the last link."""
+    """Name the program of Docker's default runtime, where it is neither runc nor NVIDIA's: it stays the last link."""
     asked = ["docker", "info", "--format", "{{json .DefaultRuntime}} {{json .Runtimes}}"]
     said = target.run(asked, check=False, repeatable=True).stdout if _has_docker(target) else ""
     default, _, known = said.partition(" ")
@@ -117,12 +120,11 @@ def needs_restart(target: Target, driver: str) -> bool:
     Returns:
         Whether a restart is due.
     """
-    script = f"""now=$(date +%s); up=$(ps -o etimes= -p 1)
-    of=$(stat -c %Y /var/lib/dpkg/info/nvidia-driver-{driver}.list 2>/dev/null || echo 0); [ "$of" -gt $((now - up)) ]"""
-    return target.run(["sh", "-c", script], check=False, repeatable=True).returncode == 0
+    words = ["sh", "-c", _INSTALLED_AFTER_START, f"/var/lib/dpkg/info/nvidia-driver-{driver}.list"]
+    return target.run(words, check=False, repeatable=True).returncode == 0
 
 
-def restart(target: Target, timeout: float = _REBOOT_SECONDS) -> float:
+def restart(target: Target, timeout: float = _RESTART_SECONDS) -> float:
     """Restart a machine, and come back to it.
 
     Args:
@@ -133,7 +135,7 @@ def restart(target: Target, timeout: float = _REBOOT_SECONDS) -> float:
         The seconds that it took.
 
     Raises:
-        TutorialError: It is the machine that this runs on, it refused, or it did not come back as a machine that was started.
+        TutorialError: It is the machine that this runs on, it refused, or it did not come back, newly started.
     """
     if target.kind in ("local", "host"):
         raise TutorialError(
@@ -201,24 +203,24 @@ def nbody(target: Target) -> Mapping[str, object]:
     """
     with display.progress("The n-body sample"):
         done = target.run(nbody_words(), check=False, timeout=900)
-    speed = re.search(r"= *([\d.]+) single-precision GFLOP/s", done.stdout)
-    if done.returncode != 0 or not speed:
+    if done.returncode != 0 or not (seen := gpu_versions.read_nbody(done.stdout)):
         raise failed(target.name, done, *_explain(done.stdout + done.stderr))
-    device = re.search(r"CUDA device: \[(.*?)\]", done.stdout)
-    return {"GPU": device[1] if device else "", "GFLOP/s (single precision)": float(speed[1])}
+    return seen
 
 
 def _explain(said: str) -> tuple[str, str]:
     reasons = {
-        "could not select device driver": ("Docker does not know NVIDIA's runtime", "apply the deploy container_toolkit"),
+        "could not select device driver": (
+            "Docker does not know NVIDIA's runtime",
+            "apply the deploy container_toolkit",
+        ),
         "nvml error: driver not loaded": ("the driver is not loaded", "restart the machine"),
         "no CUDA-capable device": ("the container sees no GPU", "run nvidia-smi on the machine; it tells more"),
         "unsatisfied condition: cuda": ("the image wants a newer driver", "choose a newer driver of the table"),
         "pull access denied": ("the image is not to be had", "see whether the machine reaches nvcr.io"),
         "nvcr.io": ("the image is not to be had", "see whether the machine reaches nvcr.io"),
     }
-    found = next((v for k, v in reasons.items() if k in said), ("", ""))
-    return found or ("", "")
+    return next((v for k, v in reasons.items() if k in said), ("", ""))
 
 
 def containers_run(target: Target, image: str) -> bool:

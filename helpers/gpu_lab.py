@@ -1,7 +1,7 @@
-"""A rehearsal of chapter 04 where there is no GPU: NVIDIA's apt repositories, played on the machine's loopback address.
+"""A rehearsal of chapter 04 without a GPU: NVIDIA's apt repositories, played on the machine's loopback address.
 
-The packages carry the real names and versions, and nothing else, but for NVIDIA's container runtime and its tool, which are
-real. They are signed by a key that is made for this and thrown away.
+The packages carry the real names and versions, and nothing else, but for NVIDIA's container runtime and its tool, which
+are real. They are signed by a key that is made for this and thrown away.
 """
 
 import hashlib

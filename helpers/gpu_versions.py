@@ -200,6 +200,22 @@ def read_dpkg(said: str) -> dict[str, str]:
     return {row[1].partition(":")[0]: row[2] for row in rows if len(row) > 2 and row[0] in ("ii", "hi")}
 
 
+def read_nbody(said: str) -> Mapping[str, object]:
+    """Read what CUDA's n-body sample prints.
+
+    Args:
+        said: Its output.
+
+    Returns:
+        The GPU, and how fast it computed; empty where it told no speed.
+    """
+    device = re.search(r"CUDA device: \[(.*?)\]", said)
+    speed = re.search(r"= *([\d.]+) (single|double)-precision GFLOP/s", said)
+    if not device or not speed:
+        return {}
+    return {"GPU": device[1], "GFLOP/s": float(speed[1]), "precision": speed[2]}
+
+
 def rows(smi: str, nvcc: str, dpkg: str, versions: Versions) -> list[Mapping[str, object]]:
     """Put the versions of a machine into one table.
 

@@ -20,7 +20,20 @@ from pathlib import Path
 from typing import TextIO
 
 from host import prepare
-from products import GROUPS, HERE, IN_NODE, NODE, PRODUCTS, VERSIONS, Debian, Image, LinkedProgram, Product, Program, named
+from products import (
+    GROUPS,
+    HERE,
+    IN_NODE,
+    NODE,
+    PRODUCTS,
+    VERSIONS,
+    Debian,
+    Image,
+    LinkedProgram,
+    Product,
+    Program,
+    named,
+)
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table

@@ -7,7 +7,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 VERSIONS = tomllib.loads((ROOT / "deployments" / "versions.toml").read_text())
-_TOOLKIT = tomllib.loads((ROOT / "deployments/gpu/versions.toml").read_text())["sets"]["reference"]["toolkit"].split("-")[0]
+_TOOLKIT = tomllib.loads((ROOT / "deployments/gpu/versions.toml").read_text())["sets"]["reference"]["toolkit"].split(
+    "-"
+)[0]
 _TOOLS, _NODE, _KUBERNETES = VERSIONS["tools"], VERSIONS["node"], VERSIONS["cluster"]["kubernetes"]
 _STAMP = {
     f"k8s.io/{module}.git{key}": value

@@ -1,7 +1,7 @@
-"""Make the stand-in of NVIDIA's apt repositories: signed, with the real names and layout. `repository.py FOLDER PROGRAM …`.
+"""Make the stand-in of NVIDIA's apt repositories, signed, with the real names: `repository.py FOLDER PROGRAM …`
 
-The packages hold a note each, and no program that would play a GPU; NVIDIA's runtime and its tool are the real ones, whose
-paths are given. The signing key is made here and thrown away; FOLDER/fingerprint tells which it was.
+The packages hold a note each, and no program that would play a GPU; NVIDIA's runtime and its tool are the real ones,
+whose paths are given. The signing key is made here and thrown away; FOLDER/fingerprint tells which it was.
 Source of the layout: https://wiki.debian.org/DebianRepository/Format.
 """
 
@@ -140,7 +140,14 @@ def main(folder: Path, programs: Mapping[str, Path]) -> None:
     with tempfile.TemporaryDirectory(prefix="gpg-") as name:
         home = Path(name)
         words = ["gpg", "--homedir", name, "--batch", "--quiet"]
-        made = ["--passphrase", "", "--quick-gen-key", "Stand-in of NVIDIA's repositories (throw-away)", "ed25519", "sign"]
+        made = [
+            "--passphrase",
+            "",
+            "--quick-gen-key",
+            "Stand-in of NVIDIA's repositories (throw-away)",
+            "ed25519",
+            "sign",
+        ]
         run(*words, *made, "never")
         run(*words, "--armor", "-o", str(home / "key.asc"), "--export")
         run(*words, "-o", str(home / "key.gpg"), "--export")
@@ -151,7 +158,12 @@ def main(folder: Path, programs: Mapping[str, Path]) -> None:
         for row in table["ppa"]:
             package(row, programs, folder / "ppa" / "pool")
         release = folder / "ppa" / "dists" / "jammy"
-        fields = {"Origin": "LP-PPA-graphics-drivers", "Label": "Graphics Drivers", "Suite": "jammy", "Codename": "jammy"}
+        fields = {
+            "Origin": "LP-PPA-graphics-drivers",
+            "Label": "Graphics Drivers",
+            "Suite": "jammy",
+            "Codename": "jammy",
+        }
         fields |= {"Components": "main", "Architectures": architecture}
         index(folder / "ppa", release, release / "main" / f"binary-{architecture}", fields, home)
 
