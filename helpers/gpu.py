@@ -14,6 +14,7 @@ from pathlib import Path
 from helpers import display, gpu_versions
 from helpers.errors import TutorialError
 from helpers.gpu_versions import Versions
+from helpers.provision import Changes
 from helpers.settings import settings
 from helpers.target import Capability, Target, failed, opened
 from helpers.undo import Leftover
@@ -30,7 +31,6 @@ v=$(sed -n 's/^NVRM.*Module *\\([0-9.]*\\).*/\\1/p' /proc/driver/nvidia/version 
 echo "driver that runs=${v:-none}"
 echo "Docker=$(docker version -f '{{.Server.Version}}' 2>/dev/null || echo none)"
 echo "containers that run=$(docker ps -q 2>/dev/null | wc -l)"
-echo "disk free=$(df -Pk / | awk 'NR==2{print int($4/1048576)}') GiB"
 """
 # Whatever starts anew when a machine does: the kernel's boot, and process 1 (the only new thing of a container).
 _STARTED = "cat /proc/sys/kernel/random/boot_id; cut -d' ' -f22 /proc/1/stat"
@@ -40,7 +40,7 @@ _RESTART_SECONDS = 600.0
 _RECORD = """PATH=$PATH:/usr/local/cuda/bin:/usr/local/cuda-%s/bin
 nvidia-smi 2>&1; echo "<nvcc>"; nvcc --version 2>&1; echo "<dpkg>"; dpkg -l 2>/dev/null"""
 _SOURCES = """ls /etc/apt/sources.list.d/graphics-drivers.list /etc/apt/sources.list.d/nvidia-container-toolkit.list \
-  /etc/apt/sources.list.d/cuda-ubuntu2204-*-local.list 2>/dev/null; dpkg -l 2>/dev/null"""
+  /etc/apt/sources.list.d/cuda-ubuntu2204-*-local.list 2>/dev/null"""
 
 
 def devices(target: Target) -> list[str]:
@@ -59,7 +59,14 @@ def look(target: Target) -> list[Mapping[str, object]]:
     """
     there = dict(x.split("=", 1) for x in target.run(["/bin/sh"], input=_LOOK, repeatable=True).stdout.splitlines())
     gpus = "; ".join(devices(target)) or "none"
-    return [{"what": "NVIDIA GPUs", "there": gpus}, *({"what": k, "there": v} for k, v in there.items())]
+    there |= {"disk free": f"{free_gib(target)} GiB"}
+    return [{"what": k, "there": v} for k, v in {"NVIDIA GPUs": gpus, **there}.items()]
+
+
+def free_gib(target: Target) -> int:
+    """Tell how much room the machine's root file system has, in GiB."""
+    script = "df -Pk / | awk 'NR==2{print int($4/1048576)}'"
+    return int(target.run(["sh", "-c", script], repeatable=True).stdout)
 
 
 def data(target: Target, versions: Versions, set_as_default: bool = True) -> dict[str, object]:
@@ -108,6 +115,27 @@ def _low_level_runtime(target: Target) -> str:
 
 def _has_docker(target: Target) -> bool:
     return Capability.DOCKER in target.capabilities()
+
+
+def configure(target: Target, values: Mapping[str, object]) -> Changes:
+    """Apply the deploy container_toolkit, and start again what its restart of Docker has ended.
+
+    Args:
+        target: The machine.
+        values: Its `host.data`.
+
+    Returns:
+        What has changed.
+
+    Raises:
+        TutorialError: The deploy failed, or a container did not start.
+    """
+    running = target.run(["docker", "ps", "-q"], check=False, repeatable=True).stdout.split()
+    changes = target.apply("container_toolkit", values)
+    ended = set(running) & set(target.run(["docker", "ps", "-aq"], repeatable=True).stdout.split())
+    if ended and changes.changed:  # those without a restart policy; one that was started with --rm is gone
+        target.run(["docker", "start", *ended], timeout=180)
+    return changes
 
 
 def needs_restart(target: Target, driver: str) -> bool:
@@ -223,18 +251,15 @@ def _explain(said: str) -> tuple[str, str]:
     return next((v for k, v in reasons.items() if k in said), ("", ""))
 
 
-def containers_run(target: Target, image: str) -> bool:
-    """Tell whether ordinary containers run, now that Docker's settings are changed."""
-    done = target.run(["docker", "run", "--rm", "--network", "none", image, "true"], check=False, timeout=120)
-    if done.returncode != 0:
-        raise failed(target.name, done, "Docker does not run an ordinary container", "see /etc/docker/daemon.json")
-    return True
-
-
 def remove_sources(target: Target, versions: Versions) -> None:
     """Take away the chapter's apt sources, pins, keys and profile lines; the packages stay."""
     cuda = gpu_versions.TABLE["cuda"][versions.cuda]
     target.apply("gpu_sources_removed", {"cuda": versions.cuda, "cuda_keyring": cuda.get("keyring", "none")})
+
+
+def sources(target: Target) -> list[str]:
+    """List the apt sources of the chapter that a machine has."""
+    return target.run(["sh", "-c", _SOURCES], check=False, repeatable=True).stdout.split()
 
 
 def leftovers(target: str) -> list[Leftover]:
@@ -244,11 +269,10 @@ def leftovers(target: str) -> list[Leftover]:
         found = Leftover("the stand-in of NVIDIA's repositories", str(folder), lambda: shutil.rmtree(folder, True))
         return [found] if folder.exists() else []
     with opened(target) as machine:
-        said = machine.run(["sh", "-c", _SOURCES], check=False, repeatable=True).stdout
-    lists = [line for line in said.splitlines() if line.startswith("/etc/")]
-    if not lists:
-        return []
-    there = gpu_versions.read_dpkg(said)
+        lists = sources(machine)
+        if not lists:
+            return []
+        there = gpu_versions.read_dpkg(machine.run(["dpkg", "-l"], repeatable=True).stdout)
     kept = [f"{k} {v}" for k, v in there.items() if re.match(r"nvidia-driver-\d|cuda$|nvidia-container-toolkit$", k)]
     stays = [Leftover("the GPU packages", ", ".join(kept), None, _STAYS)] if kept else []
     return [

@@ -61,6 +61,22 @@ def capability(device: str) -> str:
     return str(max(found)[1]) if found else ""
 
 
+def table(versions: Versions) -> list[Mapping[str, object]]:
+    """List a set's parts, and what each of them needs.
+
+    Args:
+        versions: The set; every part is known.
+
+    Returns:
+        Rows with the columns part, version, needs driver and oldest GPU.
+    """
+    rows = [(part, value, TABLE[part].get(value, {})) for part, value in asdict(versions).items()]
+    return [
+        {"part": p, "version": v, "needs driver": r.get("driver", ""), "oldest GPU": r.get("oldest_gpu", "")}
+        for p, v, r in rows
+    ]
+
+
 def misfits(versions: Versions, devices: Sequence[str] = ()) -> list[str]:
     """List why a set does not fit together, or not to the machine's GPUs.
 

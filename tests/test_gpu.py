@@ -3,14 +3,14 @@
 import shutil
 import subprocess
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from helpers import airgap, gpu, gpu_lab, gpu_versions
+from helpers import docker_host, gpu, gpu_lab, gpu_versions
 from helpers.errors import TutorialError
 from helpers.settings import ROOT
 from helpers.target import Completed, Target
@@ -208,14 +208,10 @@ def test_the_sample_s_failures_are_explained(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture(scope="module")
-def host(machine: Target) -> Iterator[SimpleNamespace]:
-    """Give the tests' VM and its stand-in repository; its Docker is as before in the end."""
-    before = machine.run(["cat", "/etc/docker/daemon.json"]).stdout
-    folder = gpu_lab.repository(machine)
-    yield SimpleNamespace(machine=machine, folder=folder, data=gpu.data(machine, REFERENCE))
-    _root(machine, "tee", "/etc/docker/daemon.json", input=before)
-    _root(machine, "systemctl", "restart", "docker")
-    gpu.remove_sources(machine, REFERENCE)
+def host(docker_vm: Target) -> SimpleNamespace:
+    """Give a VM, its stand-in repository, and the deploys' values."""
+    folder = gpu_lab.repository(docker_vm)
+    return SimpleNamespace(machine=docker_vm, folder=folder, data=gpu.data(docker_vm, REFERENCE))
 
 
 def _root(machine: Target, *argv: str, input: str | None = None) -> str:
@@ -314,9 +310,8 @@ def test_dry_then_real_then_no_changes_a_restart_and_ordinary_containers(host: S
     assert gpu.restart(machine) < 120
     assert machine.run(["sh", "-c", gpu._STARTED]).stdout != before
     assert not gpu.needs_restart(machine, "535")
-    airgap.supply(machine, ["python:3.11-slim"])
-    assert gpu.containers_run(machine, "python:3.11-slim")
-    asks = ["docker", "run", "--rm", "-e", "NVIDIA_VISIBLE_DEVICES=all", "python:3.11-slim", "true"]
+    assert docker_host.run_hello(machine), "a container that asks for no GPU runs as ever"
+    asks = ["docker", "run", "--rm", "-e", "NVIDIA_VISIBLE_DEVICES=all", docker_host.HELLO]
     assert "nvidia-container-cli" in machine.run(asks, check=False).stderr, "NVIDIA's real runtime is in between"
 
 
