@@ -15,7 +15,7 @@ from helpers.settings import ROOT, settings
 from helpers.target import Target
 
 LAB = ROOT / "tests" / "airgap" / "lab.py"
-GROUPS = ("bases", "tools", "checks", "cluster", "vm")
+GROUPS = ("bases", "tools", "checks", "cluster", "nvidia", "vm")
 _PROBE = "hello-world"
 _PROBE_SECONDS = 15
 
@@ -53,7 +53,7 @@ def build(*names: str, quiet: bool = False) -> None:
 
 
 def program(name: str) -> Path:
-    """Tell where the lab has a program of the group `tools` or `checks`."""
+    """Tell where the lab has a program."""
     return Path(_lab("path", name, quiet=True).strip())
 
 

@@ -318,10 +318,36 @@ def checkpoint() -> Sheet:
     return sheet
 
 
+def gpu_stack() -> Sheet:
+    """Draw what stands between a program in a container and the GPU, and which chapter puts it there."""
+    sheet = Sheet(
+        760,
+        236,
+        "From a program to the GPU",
+        "A program in a container brings CUDA's libraries. The container toolkit's runtime hands it the device and the "
+        "driver's libraries of the host. The driver in the kernel speaks to the GPU. CUDA on the host compiles.",
+    )
+    sheet.lane(10, 10, 200, 216, "a container")
+    sheet.box(26, 44, 168, 50, "a program", "TensorFlow, nbody, …", kind="here")
+    sheet.box(26, 124, 168, 50, "CUDA's libraries", "from the image", kind="here")
+    sheet.lane(236, 10, 514, 216, "the host")
+    sheet.box(252, 84, 152, 56, "container toolkit", "Docker's runtime", kind="here")
+    sheet.box(440, 84, 140, 56, "driver", "kernel and libraries", kind="here")
+    sheet.box(616, 84, 118, 56, "GPU", "P100", kind="here")
+    sheet.box(440, 164, 140, 46, "CUDA", "nvcc, to compile", kind="here")
+    sheet.arrow((110, 94), (110, 124))
+    sheet.arrow((194, 149), (223, 149), (223, 112), (252, 112))
+    sheet.arrow((404, 112), (440, 112))
+    sheet.arrow((580, 112), (616, 112))
+    sheet.arrow((510, 164), (510, 140))
+    return sheet
+
+
 DRAWINGS: tuple[Callable[[], Sheet], ...] = (
     system_map,
     ways_to_use,
     node_port,
+    gpu_stack,
     ssh_tunnel,
     forwarder,
     forwarder_cluster,

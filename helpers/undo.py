@@ -13,6 +13,7 @@ CHAPTER_MODULES = (
     "helpers.forwarder_local",
     "helpers.cluster",
     "helpers.kind",
+    "helpers.gpu",
     "helpers.docker_host",
     "helpers.tools",
     "helpers.vm",

@@ -20,7 +20,20 @@ from pathlib import Path
 from typing import TextIO
 
 from host import prepare
-from products import GROUPS, HERE, IN_NODE, NODE, PRODUCTS, VERSIONS, Debian, Image, Product, Program, named
+from products import (
+    GROUPS,
+    HERE,
+    IN_NODE,
+    NODE,
+    PRODUCTS,
+    VERSIONS,
+    Debian,
+    Image,
+    LinkedProgram,
+    Product,
+    Program,
+    named,
+)
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -187,7 +200,8 @@ def _run(argv: Sequence[str], log: TextIO, cwd: Path | None = None, env: dict[st
 def _compile(product: Program, folder: Path, log: TextIO) -> None:
     stamps = "".join(f" -X {variable}={value}" for variable, value in product.stamp.items())
     flags = ["-trimpath", "-ldflags", f"-s -w{stamps}"]
-    env = {**os.environ, "CGO_ENABLED": "0", "GOBIN": str(folder), "GOFLAGS": "-mod=mod"}
+    linked = "1" if isinstance(product, LinkedProgram) else "0"
+    env = {**os.environ, "CGO_ENABLED": linked, "GOBIN": str(folder), "GOFLAGS": "-mod=mod"}
     source, made = HERE / product.source, folder / program(product.name).name
     if source.is_dir():
         shutil.copytree(source, folder / "source")  # -mod=mod may touch go.sum: never in git's copy

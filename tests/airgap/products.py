@@ -7,6 +7,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 VERSIONS = tomllib.loads((ROOT / "deployments" / "versions.toml").read_text())
+_TOOLKIT = tomllib.loads((ROOT / "deployments/gpu/versions.toml").read_text())["sets"]["reference"]["toolkit"].split(
+    "-"
+)[0]
 _TOOLS, _NODE, _KUBERNETES = VERSIONS["tools"], VERSIONS["node"], VERSIONS["cluster"]["kubernetes"]
 _STAMP = {
     f"k8s.io/{module}.git{key}": value
@@ -26,6 +29,11 @@ class Program:
     source: str
     stamp: dict[str, str] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LinkedProgram(Program):
+    """A program that is linked to the C library, because it loads a library of the machine while it runs."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +120,15 @@ PRODUCTS: dict[str, Product] = {
                 "runc-bounded",
             ),
             (_TRIXIE, "kubernetes", "kind", _CONTROL_PLANE[0], _ETCD, _PAUSE, _COREDNS, _LOCAL_PATH),
+        ),
+        *(
+            LinkedProgram(
+                name,
+                "nvidia",
+                f"github.com/NVIDIA/nvidia-container-toolkit/cmd/{name}@v{_TOOLKIT}",
+                {"github.com/NVIDIA/nvidia-container-toolkit/internal/info.version": _TOOLKIT},
+            )
+            for name in ("nvidia-ctk", "nvidia-container-runtime", "nvidia-container-runtime-hook")
         ),
         Image(VM, "vm", "vm/Dockerfile", ("vm/daemon.json", "vm/sshd.conf", "runc-bounded"), (_BOOKWORM,)),
     )

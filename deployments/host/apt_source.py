@@ -1,0 +1,48 @@
+"""The part that the GPU deploys share: an apt source that only one key may sign, kept only if it can be read."""
+
+from io import StringIO
+from pathlib import Path
+from shlex import join, quote
+from typing import Any
+
+from pyinfra import host
+from pyinfra.facts.deb import DebPackages
+from pyinfra.facts.server import Command
+from pyinfra.operations import apt, files, server
+
+LISTS = "/etc/apt/sources.list.d"
+TOOLS = ("ca-certificates", "curl", "gpg")
+
+
+def tools() -> None:
+    """Have what fetches a file and reads a key; the package lists are read anew only where one is missing."""
+    missing = sorted(set(TOOLS) - set(host.get_fact(DebPackages) or {}))
+    if missing:
+        apt.packages(name=f"Install {', '.join(missing)}", packages=missing, update=True, _sudo=True)
+
+
+def script(name: str, file: str, *words: str) -> None:
+    """Run a script that lies beside the deploys, as root."""
+    text = (Path(__file__).parent / file).read_text(encoding="utf-8")
+    server.shell(name=name, commands=[join(["sh", "-c", text, file, *words])], _sudo=True)
+
+
+def key(whose: str, address: str, fingerprint: str, keyring: str) -> None:
+    """Fetch a key into a keyring, unless that holds it; a key with another fingerprint is refused."""
+    look = f"gpg --show-keys --with-colons {quote(keyring)} 2>/dev/null | grep -c ':{fingerprint}:' || true"
+    if (host.get_fact(Command, look) or "0").strip() == "0":
+        script(f"Add {whose}'s key", "fetch_key.sh", address, fingerprint, keyring)
+
+
+def source(what: str, name: str, line: str) -> None:
+    """List a source, and read it by itself: one that can't be read, or is signed by another key, is not kept."""
+    path = f"{LISTS}/{name}.list"
+    listed = files.put(name=f"Add {what}", src=StringIO(f"{line}\n"), dest=path, mode="644", _sudo=True)
+    read(what, path, listed.did_change, or_else=f"rm -f {path}")
+
+
+def read(what: str, path: str, condition: Any = None, or_else: str = "true") -> None:
+    """Read one list of sources, and nothing else, where a condition holds."""
+    options = f"-o Dir::Etc::sourcelist={path} -o Dir::Etc::sourceparts=- -o APT::Get::List-Cleanup=0"
+    command = f"test -s {path} && apt-get update -q {options} -o APT::Update::Error-Mode=any"
+    server.shell(name=f"Read {what}", commands=[f"{command} || {{ {or_else}; exit 1; }}"], _if=condition, _sudo=True)

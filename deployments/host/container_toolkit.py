@@ -1,0 +1,70 @@
+"""The NVIDIA Container Toolkit, held at one version, and Docker and containerd told of its runtime.
+
+pyinfra HOST deployments/host/container_toolkit.py
+pyinfra HOST deployments/host/container_toolkit.py --data set_as_default=no
+
+Docker is restarted when its settings change, which ends containers without a restart policy. Source:
+https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/install-guide.html.
+"""
+
+from io import StringIO
+
+from pyinfra import host
+from pyinfra.facts.files import FindInFile
+from pyinfra.operations import apt, files, server
+
+from deployments.host import apt_source, daemon_json
+
+BASE = "https://nvidia.github.io/libnvidia-container"
+FINGERPRINT = "C95B321B61E88C1809C4F759DDCAE044F796ECB0"
+KEYRING = "/usr/share/keyrings/nvidia-container-toolkit-keyring.gpg"
+PACKAGES = (
+    "nvidia-container-toolkit", "nvidia-container-toolkit-base", "libnvidia-container-tools", "libnvidia-container1",
+)  # fmt: skip
+CONFIG = "/etc/nvidia-container-runtime/config.toml"
+CONTAINERD = "/etc/containerd/config.toml"
+
+base = host.data.get("toolkit_repository", BASE)
+version = host.data.get("toolkit", "1.17.8-1")
+default = str(host.data.get("set_as_default", "yes")) in ("yes", "True")
+# The runtime that NVIDIA's hands a container on to; empty: what the toolkit's own configuration says.
+low_level = host.data.get("low_level_runtime", "")
+docker = daemon_json.read()
+
+apt_source.tools()
+apt_source.key("NVIDIA", f"{base}/gpgkey", host.data.get("toolkit_fingerprint", FINGERPRINT), KEYRING)
+apt_source.source(
+    "the toolkit's apt repository",
+    "nvidia-container-toolkit",
+    f"deb [signed-by={KEYRING}] {base}/stable/deb/$(ARCH) /",
+)
+files.put(
+    name=f"Hold the toolkit at {version}",
+    src=StringIO(f"Package: {' '.join(PACKAGES)}\nPin: version {version}\nPin-Priority: 1001\n"),
+    dest="/etc/apt/preferences.d/nvidia-container-toolkit",
+    mode="644",
+    _sudo=True,
+)
+apt.packages(name="Install the toolkit", packages=[f"{package}={version}" for package in PACKAGES], _sudo=True)
+
+settings = {"accept-nvidia-visible-devices-as-volume-mounts": ("true", "true")}
+if low_level:
+    settings["nvidia-container-runtime.runtimes"] = (low_level, f'["{low_level}"]')
+for setting, (value, written) in settings.items():
+    pattern = f"^{setting.rpartition('.')[2]} = {written}".replace("[", r"\[").replace("]", r"\]")
+    if not host.get_fact(FindInFile, path=CONFIG, pattern=pattern):
+        command = f"nvidia-ctk --quiet config --config-file={CONFIG} --set {setting}={value} --in-place"
+        server.shell(name=f"Set {setting}", commands=[command], _sudo=True)
+
+if "nvidia" not in docker.get("runtimes", {}) or (default and docker.get("default-runtime") != "nvidia"):
+    words = "nvidia-ctk --quiet runtime configure --runtime=docker" + (" --set-as-default" if default else "")
+    configured = server.shell(name="Tell Docker of NVIDIA's runtime", commands=[words], _sudo=True)
+    daemon_json.start(configured)
+
+if not host.get_fact(FindInFile, path=CONTAINERD, pattern="nvidia-container-runtime"):
+    there = "command -v containerd >/dev/null || exit 0; "
+    server.shell(
+        name="Tell containerd of NVIDIA's runtime",
+        commands=[f"{there}nvidia-ctk --quiet runtime configure --runtime=containerd && systemctl restart containerd"],
+        _sudo=True,
+    )

@@ -1,0 +1,37 @@
+"""Take away the sources, pins, keys and profile lines of chapter 04; the packages and their settings stay.
+
+pyinfra HOST deployments/host/gpu_sources_removed.py
+"""
+
+from pyinfra import host
+from pyinfra.facts.server import Home
+from pyinfra.operations import apt, files
+
+version = str(host.data.get("cuda", "12.2"))
+keyring = host.data.get("cuda_keyring", "cuda-216F19BD-keyring.gpg")
+folder, home = f"/usr/local/cuda-{version}", host.get_fact(Home) or "~"
+
+for path in (
+    "/etc/apt/sources.list.d/graphics-drivers.list",
+    "/etc/apt/sources.list.d/nvidia-container-toolkit.list",
+    "/etc/apt/preferences.d/cuda-repository-pin-600",
+    "/etc/apt/preferences.d/nvidia-container-toolkit",
+    "/usr/share/keyrings/graphics-drivers.gpg",
+    "/usr/share/keyrings/nvidia-container-toolkit-keyring.gpg",
+    f"/usr/share/keyrings/{keyring}",
+):
+    files.file(name=f"Remove {path}", path=path, present=False, _sudo=True)
+local = f"cuda-repo-ubuntu2204-{version.replace('.', '-')}-local"
+apt.packages(name=f"Remove {local}", packages=[local], present=False, extra_uninstall_args="--purge", _sudo=True)
+for variable, line in (
+    ("PATH", f"export PATH={folder}/bin:$PATH"),
+    ("LD_LIBRARY_PATH", f"export LD_LIBRARY_PATH={folder}/lib64${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}"),
+):
+    files.line(
+        name=f"Remove {variable} from ~/.bashrc",
+        path=f"{home}/.bashrc",
+        line=line,
+        present=False,
+        escape_regex_characters=True,
+        extended_regex=True,
+    )
