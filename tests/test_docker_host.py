@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -194,3 +196,72 @@ def test_data_of_another_docker_on_the_volume_are_used_when_asked(docker_vm: Tar
     docker_host.move(docker_vm, "/media/volume/docker-first")
     docker_host.move(docker_vm, root, adopt=True)
     assert docker_host.look(docker_vm).root == root and docker_host.contents(docker_vm) == before
+
+
+# The installed engine, packed anew under the name that Docker gives its own: what Docker's apt repository would bring.
+REPACK = r"""set -e
+root=$(mktemp -d) && chmod 755 "$root" && mkdir "$root/DEBIAN" && cd /
+dpkg -L docker.io | while read -r f; do if [ -f "$f" ]; then echo "$f"; fi; done | tar -c -T - | tar -x -C "$root"
+for part in conffiles preinst postinst prerm postrm; do
+  if [ -e /var/lib/dpkg/info/docker.io.$part ]; then cp -a /var/lib/dpkg/info/docker.io.$part "$root/DEBIAN/$part"; fi
+done
+field() { printf '%s: %s\n' "$1" "$2"; }
+{ field Package docker-ce; field Version 5:28.0; field Architecture "$(dpkg --print-architecture)"
+  field Maintainer test; field Description "the engine, under Docker's name for it"
+  field Depends "$(dpkg-query -W -f '${Depends}' docker.io)"; field Conflicts docker.io; field Replaces docker.io
+} >"$root/DEBIAN/control"
+dpkg-deb -Zgzip --build "$root" "$0"; chmod 644 "$0"; rm -rf "$root"
+"""
+
+
+@pytest.fixture
+def docker_repository(other_vm: str, tmp_path: Path) -> Iterator[tuple[Target, dict[str, object]]]:
+    """Give a VM without Docker, and a signed apt repository laid out as Docker's own, on its loopback address."""
+    sys.path.insert(0, str(ROOT / "tests" / "airgap" / "nvidia"))
+    import repository as apt
+
+    top, home = tmp_path / "web" / "debian", tmp_path / "gpg"
+    home.mkdir(mode=0o700)
+    words = ["gpg", "--homedir", str(home), "--batch", "--quiet"]
+    apt.run(*words, "--passphrase", "", "--quick-gen-key", "docker of this test", "ed25519", "sign", "never")
+    listed = apt.run(*words, "--with-colons", "--list-keys").splitlines()
+    architecture = apt.run("dpkg", "--print-architecture").strip()
+    release = top / "dists" / "bookworm"
+    with Target.open("vm") as target:
+        target.run(["sudo", "bash", "-c", REPACK, "/tmp/docker-ce.deb"], timeout=120)
+        (top / "pool").mkdir(parents=True)
+        target.get("/tmp/docker-ce.deb", top / "pool" / "docker-ce.deb")
+        for name in ("docker-ce-cli", "containerd.io", "docker-buildx-plugin", "docker-compose-plugin"):
+            apt.package({"name": name, "version": "1"}, {}, top / "pool")
+        fields = {"Suite": "bookworm", "Codename": "bookworm", "Components": "stable", "Architectures": architecture}
+        apt.index(top, release, release / "stable" / f"binary-{architecture}", fields, home)
+        apt.run(*words, "--armor", "-o", str(top / "gpg"), "--export")
+        apt.run("gpgconf", "--homedir", str(home), "--kill", "gpg-agent")
+        target.run(["sudo", "apt-get", "purge", "-qy", "docker.io"], timeout=120)
+        handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "web"))
+        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            with target.expose(server.server_port, "127.0.0.1", 8603):
+                fingerprint = next(x.split(":")[9] for x in listed if x.startswith("fpr"))
+                yield target, {"docker_repository": "http://127.0.0.1:8603", "docker_fingerprint": fingerprint}
+            server.shutdown()
+
+
+@pytest.mark.e2e
+@pytest.mark.docker
+def test_the_engine_comes_from_dockers_own_repository_if_its_key_signs_it(
+    docker_repository: tuple[Target, dict[str, object]],
+) -> None:
+    target, data = docker_repository
+    assert docker_host.look(target).engine == ""
+    with pytest.raises(TutorialError, match="Add Docker's key") as error:
+        target.apply("docker", {**data, "docker_fingerprint": "0" * 40})
+    assert "is not the expected one" in error.value.output
+    assert target.run(["ls", "/etc/apt/sources.list.d"]).stdout.split() == ["debian.sources"], "nothing half-made"
+
+    assert "Install Docker Engine" in target.apply("docker", data).changed
+    target.close()
+    found = docker_host.look(target)
+    assert (found.package, found.boot, found.group) == ("docker-ce 5:28.0", "enabled", "yes") and found.engine
+    assert docker_host.run_hello(target)
+    assert target.apply("docker", data).changed == []

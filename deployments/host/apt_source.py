@@ -1,4 +1,4 @@
-"""The part that the GPU deploys share: an apt source that only one key may sign, kept only if it can be read."""
+"""The part that the deploys share: an apt source that only one key may sign, kept only if it can be read."""
 
 from io import StringIO
 from pathlib import Path

@@ -7,15 +7,14 @@ An engine that is installed already stays. Sources: https://docs.docker.com/engi
 https://docs.docker.com/engine/install/linux-postinstall/.
 """
 
-from io import StringIO
-
 from pyinfra import host
 from pyinfra.facts.deb import DebArch, DebPackages
 from pyinfra.facts.server import OsRelease, User
-from pyinfra.operations import apt, files, server, systemd
+from pyinfra.operations import apt, server, systemd
 
-from deployments.host import daemon_json
+from deployments.host import apt_source, daemon_json
 
+FINGERPRINT = "9DC858229FC7DD38854AE2D88D81803C0EBFCD88"
 KEYRING = "/etc/apt/keyrings/docker.gpg"
 DEFAULTS = {
     "log-driver": "json-file",
@@ -31,20 +30,13 @@ user = host.get_fact(User) or "ubuntu"
 configuration = daemon_json.read()
 
 if repository and "docker.io" not in installed:
-    apt.packages(
-        name="Install what fetches a key", packages=["ca-certificates", "curl", "gpg"], cache_time=86400, _sudo=True
-    )
-    apt.key(name="Add Docker's key", src=f"{repository}/{name}/gpg", dest=KEYRING, _sudo=True)
     architecture = host.get_fact(DebArch) or "amd64"
-    source = f"deb [arch={architecture} signed-by={KEYRING}] {repository}/{name} {release} stable\n"
-    listed = files.put(
-        name="Add Docker's apt repository",
-        src=StringIO(source),
-        dest="/etc/apt/sources.list.d/docker.list",
-        mode="644",
-        _sudo=True,
+    address = f"{repository}/{name}"
+    apt_source.tools()
+    apt_source.key("Docker", f"{address}/gpg", host.data.get("docker_fingerprint", FINGERPRINT), KEYRING)
+    apt_source.source(
+        "Docker's apt repository", "docker", f"deb [arch={architecture} signed-by={KEYRING}] {address} {release} stable"
     )
-    apt.update(name="Read Docker's apt repository", _if=listed.did_change, _sudo=True)
     apt.packages(
         name="Install Docker Engine",
         packages=["docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin", "docker-compose-plugin"],
