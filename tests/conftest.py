@@ -27,7 +27,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if len(tiers) != 1:
             raise pytest.UsageError(f"{item.nodeid} needs exactly one of the markers {', '.join(_TIERS)}")
     if len(tests) == len(items):
-        items.sort(key=lambda item: next(i for i, t in enumerate(_TIERS) if item.get_closest_marker(t)))
+        items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> tuple[int, bool]:
+    """Order by tier; in it first what makes for itself what other tests would have to make."""
+    return next(i for i, t in enumerate(_TIERS) if item.get_closest_marker(t)), not item.get_closest_marker("first")
 
 
 @pytest.fixture(scope="session")
