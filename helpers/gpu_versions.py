@@ -266,7 +266,7 @@ def _rows(driver: Reading, nvcc: Reading, there: Mapping[str, str], wanted: Vers
         low = _older(highest, wanted.cuda)
         yield row("CUDA that the driver can do", wanted.cuda, highest, "a newer driver" if low else "")
         yield row("GPUs", "", driver.more["GPUs"])
-    cuda = there.get(f"cuda-{wanted.cuda.replace('.', '-')}") or there.get("cuda", "none")
+    cuda = there.get(f"cuda-toolkit-{wanted.cuda.replace('.', '-')}") or there.get("cuda", "none")
     yield row("CUDA, installed", wanted.cuda, cuda, "" if cuda.startswith(wanted.cuda) else "install it")
     strange = bool(nvcc.version) and not nvcc.version.startswith(wanted.cuda)
     another = "PATH finds another one first" if strange else ""

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import tomllib
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -197,6 +198,13 @@ def test_without_a_machine_the_three_deploys_are_planned_and_nothing_is_left() -
 
 
 @unit
+def test_beside_a_driver_of_another_branch_cuda_comes_without_its_own() -> None:
+    with Target.open("local") as target:
+        plan = target.apply("cuda", gpu.data(target, replace(REFERENCE, driver="550")), dry=True)
+    assert "Install CUDA 12.2: cuda-toolkit-12-2" in plan.changed
+
+
+@unit
 def test_the_sample_s_failures_are_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     text = 'docker: Error response from daemon: could not select device driver "" with capabilities: [[gpu]].\n'
     monkeypatch.setattr(LocalTarget, "run", lambda self, argv, **_: Completed(argv, 125, "", text, 0.1))
@@ -316,9 +324,17 @@ def test_dry_then_real_then_no_changes_a_restart_and_ordinary_containers(host: S
 
 
 @in_vm
-def test_the_sources_go_and_the_packages_stay(host: SimpleNamespace) -> None:
+def test_clean_takes_the_sources_and_says_that_the_packages_stay(
+    host: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     machine = host.machine
-    gpu.remove_sources(machine, REFERENCE)
+    monkeypatch.setattr(gpu, "opened", lambda _: nullcontext(machine))  # the VM, as a Host of the reader's
+    goes, stays = gpu.leftovers("GPU-cpouta")
+    assert "cuda-ubuntu2204-12-2-local.list" in goes.where and goes.remove
+    assert "nvidia-driver-535 535.247.01-0ubuntu1" in stays.where and not stays.remove
+    assert "daemon.json" in stays.stays
+    goes.remove()
+    assert gpu.leftovers("GPU-cpouta") == [] and gpu.sources(machine) == []
     left = _there(
         machine,
         "/etc/apt/sources.list.d",

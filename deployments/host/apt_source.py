@@ -3,7 +3,6 @@
 from io import StringIO
 from pathlib import Path
 from shlex import join, quote
-from typing import Any
 
 from pyinfra import host
 from pyinfra.facts.deb import DebPackages
@@ -27,22 +26,25 @@ def script(name: str, file: str, *words: str) -> None:
     server.shell(name=name, commands=[join(["sh", "-c", text, file, *words])], _sudo=True)
 
 
-def key(whose: str, address: str, fingerprint: str, keyring: str) -> None:
-    """Fetch a key into a keyring, unless that holds it; a key with another fingerprint is refused."""
+def key(whose: str, address: str, fingerprint: str, keyring: str) -> bool:
+    """Fetch a key into a keyring, unless that holds it; one with another fingerprint is refused. Tell if it is new."""
     look = f"gpg --show-keys --with-colons {quote(keyring)} 2>/dev/null | grep -c ':{fingerprint}:' || true"
-    if (host.get_fact(Command, look) or "0").strip() == "0":
+    missing = (host.get_fact(Command, look) or "0").strip() == "0"
+    if missing:
         script(f"Add {whose}'s key", "fetch_key.sh", address, fingerprint, keyring)
+    return missing
 
 
-def source(what: str, name: str, line: str) -> None:
+def source(what: str, name: str, line: str, new_key: bool) -> None:
     """List a source, and read it by itself: one that can't be read, or is signed by another key, is not kept."""
     path = f"{LISTS}/{name}.list"
     listed = files.put(name=f"Add {what}", src=StringIO(f"{line}\n"), dest=path, mode="644", _sudo=True)
-    read(what, path, listed.did_change, or_else=f"rm -f {path}")
+    if new_key or listed.will_change:
+        read(what, path, or_else=f"rm -f {path}")
 
 
-def read(what: str, path: str, condition: Any = None, or_else: str = "true") -> None:
-    """Read one list of sources, and nothing else, where a condition holds."""
+def read(what: str, path: str, or_else: str) -> None:
+    """Read one list of sources, and nothing else; where that fails, run a command that takes it back."""
     options = f"-o Dir::Etc::sourcelist={path} -o Dir::Etc::sourceparts=- -o APT::Get::List-Cleanup=0"
     command = f"test -s {path} && apt-get update -q {options} -o APT::Update::Error-Mode=any"
-    server.shell(name=f"Read {what}", commands=[f"{command} || {{ {or_else}; exit 1; }}"], _if=condition, _sudo=True)
+    server.shell(name=f"Read {what}", commands=[f"{command} || {{ {or_else}; exit 1; }}"], _sudo=True)

@@ -32,11 +32,12 @@ low_level = host.data.get("low_level_runtime", "")
 docker = daemon_json.read()
 
 apt_source.tools()
-apt_source.key("NVIDIA", f"{base}/gpgkey", host.data.get("toolkit_fingerprint", FINGERPRINT), KEYRING)
+new = apt_source.key("NVIDIA", f"{base}/gpgkey", host.data.get("toolkit_fingerprint", FINGERPRINT), KEYRING)
 apt_source.source(
     "the toolkit's apt repository",
     "nvidia-container-toolkit",
     f"deb [signed-by={KEYRING}] {base}/stable/deb/$(ARCH) /",
+    new,
 )
 files.put(
     name=f"Hold the toolkit at {version}",

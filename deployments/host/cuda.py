@@ -46,7 +46,10 @@ given, known = (host.get_fact(Sha256File, path=path) for path in (f"{local}/{key
 if package not in installed or given != known:
     server.shell(name="Add CUDA's key", commands=[f"install -m 644 {local}/{keyring} {key}"], _sudo=True)
     apt_source.read("the local repository", source, or_else=f"rm -f {key}")
-apt.packages(name=f"Install CUDA {version}", packages=["cuda"], _sudo=True)
+# The package cuda brings a driver of the branch that it was made with; beside another one only the toolkit is wanted.
+same = str(host.data.get("driver", "535")) == driver.partition(".")[0]
+wanted = "cuda" if same else f"cuda-toolkit-{version.replace('.', '-')}"
+apt.packages(name=f"Install CUDA {version}: {wanted}", packages=[wanted], _sudo=True)
 
 folder = f"/usr/local/cuda-{version}"
 for variable, line in (

@@ -9,6 +9,7 @@ https://ubuntu.com/server/docs/how-to/graphics/install-nvidia-drivers/.
 
 from pyinfra import host
 from pyinfra.api import DeployError
+from pyinfra.facts.deb import DebPackages
 from pyinfra.facts.server import Command, OsRelease
 from pyinfra.operations import apt
 
@@ -27,12 +28,19 @@ if ppa == PPA and system.get("id", "ubuntu") != "ubuntu":
     raise DeployError(f"the PPA is for Ubuntu, and this machine has {system['id']}; its driver comes from there")
 
 if str(host.data.get("upgrade", "no")) in ("yes", "True"):
+    apt.update(name="Read the package lists", cache_time=3600, _sudo=True)
     apt.upgrade(name="Upgrade all packages", _sudo=True)
 apt_source.tools()
 # One that add-apt-repository has listed stays as it is: a second entry with another keyring would be a conflict.
 by_hand = host.get_fact(Command, f"grep -ls '{ppa}' {apt_source.LISTS}/graphics-drivers-ubuntu-ppa* || true")
 if not by_hand:
-    apt_source.key("the PPA", host.data.get("ppa_key", KEY), host.data.get("ppa_fingerprint", FINGERPRINT), KEYRING)
-    apt_source.source("the PPA graphics-drivers", "graphics-drivers", f"deb [signed-by={KEYRING}] {ppa} {suite} main")
-apt.packages(name="Install what finds a driver", packages=["ubuntu-drivers-common"], _sudo=True)
+    new = apt_source.key(
+        "the PPA", host.data.get("ppa_key", KEY), host.data.get("ppa_fingerprint", FINGERPRINT), KEYRING
+    )
+    apt_source.source(
+        "the PPA graphics-drivers", "graphics-drivers", f"deb [signed-by={KEYRING}] {ppa} {suite} main", new
+    )
+finder = "ubuntu-drivers-common"
+unread = finder not in (host.get_fact(DebPackages) or {})  # a new VM may have no package lists at all
+apt.packages(name="Install what finds a driver", packages=[finder], update=unread, _sudo=True)
 apt.packages(name=f"Install the driver {driver}", packages=[f"nvidia-driver-{driver}"], _sudo=True)
