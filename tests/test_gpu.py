@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -212,14 +212,21 @@ def test_the_sample_s_failures_are_explained(monkeypatch: pytest.MonkeyPatch) ->
         gpu.nbody(target)
 
 
-# What follows runs in a VM of its own, in order: a machine that is set up can't be un-set up for another test.
-
-
 @pytest.fixture(scope="module")
-def host(docker_vm: Target) -> SimpleNamespace:
-    """Give a VM, its stand-in repository, and the deploys' values."""
-    folder = gpu_lab.repository(docker_vm)
-    return SimpleNamespace(machine=docker_vm, folder=folder, data=gpu.data(docker_vm, REFERENCE))
+def bare(docker_vm: Target) -> SimpleNamespace:
+    """Give a VM on which nothing of the chapter is installed; the tests that use it leave it so."""
+    return _host(docker_vm)
+
+
+@pytest.fixture
+def host(other_vm: str) -> Iterator[SimpleNamespace]:
+    """Give a VM to set up: that can't be taken back."""
+    with Target.open("vm") as machine:
+        yield _host(machine)
+
+
+def _host(machine: Target) -> SimpleNamespace:
+    return SimpleNamespace(machine=machine, folder=gpu_lab.repository(machine), data=gpu.data(machine, REFERENCE))
 
 
 def _root(machine: Target, *argv: str, input: str | None = None) -> str:
@@ -232,49 +239,49 @@ def _there(machine: Target, *paths: str) -> list[str]:
 
 @in_vm
 def test_a_wrong_signature_a_wrong_key_and_an_unreachable_repository_leave_no_source(
-    host: SimpleNamespace, tmp_path: Path
+    bare: SimpleNamespace, tmp_path: Path
 ) -> None:
-    machine, source = host.machine, "/etc/apt/sources.list.d/graphics-drivers.list"
+    machine, source = bare.machine, "/etc/apt/sources.list.d/graphics-drivers.list"
     bad = tmp_path / "bad"
-    shutil.copytree(host.folder, bad)
+    shutil.copytree(bare.folder, bad)
     for index in bad.rglob("InRelease"):
         index.write_text(index.read_text().replace("SHA256:", "Changed-By: nobody\nSHA256:"))
     with gpu_lab.served(machine, bad) as lab:
         with pytest.raises(TutorialError, match="The deploy nvidia_driver failed") as error:
-            machine.apply("nvidia_driver", {**host.data, **lab})
+            machine.apply("nvidia_driver", {**bare.data, **lab})
         assert "BADSIG" in error.value.output or "invalid" in error.value.output, error.value.output
         assert _there(machine, source) == []
-    with gpu_lab.served(machine, host.folder) as lab:
+    with gpu_lab.served(machine, bare.folder) as lab:
         other = {**lab, "ppa_fingerprint": "F" * 40}
         with pytest.raises(TutorialError, match="is not the expected one"):
-            machine.apply("nvidia_driver", {**host.data, **other})
+            machine.apply("nvidia_driver", {**bare.data, **other})
         assert _there(machine, source) == []
     with pytest.raises(TutorialError, match="Read the PPA") as error:
-        machine.apply("nvidia_driver", {**host.data, **lab})
+        machine.apply("nvidia_driver", {**bare.data, **lab})
     assert "Connection refused" in error.value.output
     assert _there(machine, source) == []
 
 
 @in_vm
-def test_a_package_that_was_damaged_on_its_way_is_refused(host: SimpleNamespace, tmp_path: Path) -> None:
+def test_a_package_that_was_damaged_on_its_way_is_refused(bare: SimpleNamespace, tmp_path: Path) -> None:
     bad = tmp_path / "bad"
-    shutil.copytree(host.folder / "cuda", bad / "cuda")
-    shutil.copy(host.folder / "fingerprint", bad)
+    shutil.copytree(bare.folder / "cuda", bad / "cuda")
+    shutil.copy(bare.folder / "fingerprint", bad)
     (package,) = bad.rglob("*.deb")
     package.write_bytes(package.read_bytes()[:-1])
-    with gpu_lab.served(host.machine, bad) as lab, pytest.raises(TutorialError, match="published checksum"):
-        host.machine.apply("cuda", {**host.data, **lab})
-    assert _there(host.machine, f"/var/tmp/{package.name}", "/var/cuda-repo-ubuntu2204-12-2-local") == []
+    with gpu_lab.served(bare.machine, bad) as lab, pytest.raises(TutorialError, match="published checksum"):
+        bare.machine.apply("cuda", {**bare.data, **lab})
+    assert _there(bare.machine, f"/var/tmp/{package.name}", "/var/cuda-repo-ubuntu2204-12-2-local") == []
 
 
 @in_vm
-def test_a_broken_daemon_json_is_named_before_anything_is_changed(host: SimpleNamespace) -> None:
-    machine, path = host.machine, "/etc/docker/daemon.json"
+def test_a_broken_daemon_json_is_named_before_anything_is_changed(bare: SimpleNamespace) -> None:
+    machine, path = bare.machine, "/etc/docker/daemon.json"
     good = machine.run(["cat", path]).stdout
     _root(machine, "tee", path, input='{"runtimes": ')
     try:
         with pytest.raises(TutorialError, match="daemon.json is not valid JSON"):
-            machine.apply("container_toolkit", host.data)
+            machine.apply("container_toolkit", bare.data)
         assert machine.run(["cat", path]).stdout == '{"runtimes": '
         assert _there(machine, "/etc/apt/sources.list.d/nvidia-container-toolkit.list") == []
     finally:
@@ -282,66 +289,88 @@ def test_a_broken_daemon_json_is_named_before_anything_is_changed(host: SimpleNa
 
 
 @in_vm
-def test_dry_then_real_then_no_changes_a_restart_and_ordinary_containers(host: SimpleNamespace) -> None:
+def test_a_machine_is_set_up_restarted_mended_and_cleaned(
+    host: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _set_up(host)
+    _check_packages_and_profile(host.machine)
+    _check_runtimes(host)
+    _restart(host.machine)
+    _cut_off_before_dockers_restart(host)
+    monkeypatch.setattr(gpu, "opened", lambda _: nullcontext(host.machine))  # the VM, as a Host of the reader's
+    _clean(host.machine)
+
+
+def _set_up(host: SimpleNamespace) -> None:
+    """Apply each deploy: dry, for real, and once more, which finds nothing to do."""
     machine = host.machine
     machine.run(["sh", "-c", "printf '# mine, without a line end' >>~/.bashrc"])
     with gpu_lab.served(machine, host.folder) as lab:
-        data = {**host.data, **lab}
         for name in gpu.DEPLOYS:
-            planned = machine.apply(name, data, dry=True)
+            planned = machine.apply(name, {**host.data, **lab}, dry=True)
             assert planned.changed and _there(machine, "/usr/bin/nvidia-ctk") == []
-            assert machine.apply(name, data).changed
+            assert machine.apply(name, {**host.data, **lab}).changed
             again = machine.apply(name, {**gpu.data(machine, REFERENCE), **lab})
             assert again.changed == [], "a second run changes nothing"
 
+
+def _check_packages_and_profile(machine: Target) -> None:
     rows = {row["what"]: row["there"] for row in gpu.record(machine, REFERENCE)}
     assert rows["driver, installed"] == "535.247.01-0ubuntu1" and rows["CUDA, installed"] == "12.2.0-1"
     assert rows["container toolkit"] == "1.17.8-1" and rows["driver, running"] == "no driver is installed"
     assert "nvidia" not in machine.run(["apt-get", "-s", "upgrade"]).stdout, "what is held does not move"
     policy = machine.run(["apt-cache", "policy", "nvidia-container-toolkit", "cuda"]).stdout
     assert "1.18.0-1" in policy and "600" in policy, "there is a newer one, and CUDA's pin holds"
-
     profile = machine.run(["cat", ".bashrc"]).stdout.splitlines()
     assert [sum(word in line for line in profile) for word in ("cuda-12.2/bin", "cuda-12.2/lib64")] == [1, 1]
     assert "# mine, without a line end" in profile
     path = machine.run(["bash", "-ic", "echo $PATH; echo $LD_LIBRARY_PATH"]).stdout.split()
     assert path[0].startswith("/usr/local/cuda-12.2/bin:") and path[1] == "/usr/local/cuda-12.2/lib64"
 
+
+def _check_runtimes(host: SimpleNamespace) -> None:
+    machine = host.machine
     runtimes = machine.run(["docker", "info", "-f", "{{.DefaultRuntime}} {{json .Runtimes}}"]).stdout
     assert runtimes.startswith("nvidia ") and ("runc-bounded" in runtimes) == bool(host.data["low_level_runtime"])
     config = machine.run(["cat", "/etc/nvidia-container-runtime/config.toml"]).stdout
     assert "\naccept-nvidia-visible-devices-as-volume-mounts = true" in f"\n{config}"
     assert "nvidia-container-runtime" in machine.run(["cat", "/etc/containerd/config.toml"]).stdout
-
-    assert gpu.needs_restart(machine, "535")
-    before = machine.run(["sh", "-c", gpu._STARTED]).stdout
-    assert gpu.restart(machine) < 120
-    assert machine.run(["sh", "-c", gpu._STARTED]).stdout != before
-    assert not gpu.needs_restart(machine, "535")
     assert docker_host.run_hello(machine), "a container that asks for no GPU runs as ever"
     asks = ["docker", "run", "--rm", "-e", "NVIDIA_VISIBLE_DEVICES=all", docker_host.HELLO]
     assert "nvidia-container-cli" in machine.run(asks, check=False).stderr, "NVIDIA's real runtime is in between"
 
 
-@in_vm
-def test_clean_takes_the_sources_and_says_that_the_packages_stay(
-    host: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    machine = host.machine
-    monkeypatch.setattr(gpu, "opened", lambda _: nullcontext(machine))  # the VM, as a Host of the reader's
+def _restart(machine: Target) -> None:
+    assert gpu.needs_restart(machine, "535")
+    before = machine.run(["sh", "-c", gpu._STARTED]).stdout
+    assert gpu.restart(machine) < 120
+    assert machine.run(["sh", "-c", gpu._STARTED]).stdout != before
+    assert not gpu.needs_restart(machine, "535")
+    assert docker_host.run_hello(machine)
+
+
+def _cut_off_before_dockers_restart(host: SimpleNamespace) -> None:
+    """Docker runs with what it had before daemon.json was written: the next run restarts it."""
+    machine, path = host.machine, "/etc/docker/daemon.json"
+    configured = machine.run(["cat", path]).stdout
+    _root(machine, "tee", path, input=configured.replace('"default-runtime": "nvidia",', ""))
+    _root(machine, "systemctl", "restart", "docker")
+    _root(machine, "tee", path, input=configured)
+    with gpu_lab.served(machine, host.folder) as lab:
+        assert machine.apply("container_toolkit", {**host.data, **lab}).changed == ["Restart Docker"]
+    assert machine.run(["docker", "info", "-f", "{{.DefaultRuntime}}"]).stdout == "nvidia\n"
+
+
+def _clean(machine: Target) -> None:
+    """Take the sources away, and say that the packages stay."""
     goes, stays = gpu.leftovers("GPU-cpouta")
     assert "cuda-ubuntu2204-12-2-local.list" in goes.where and goes.remove
     assert "nvidia-driver-535 535.247.01-0ubuntu1" in stays.where and not stays.remove
     assert "daemon.json" in stays.stays
     goes.remove()
     assert gpu.leftovers("GPU-cpouta") == [] and gpu.sources(machine) == []
-    left = _there(
-        machine,
-        "/etc/apt/sources.list.d",
-        "/etc/apt/preferences.d",
-        "/usr/share/keyrings",
-        "/var/cuda-repo-ubuntu2204-12-2-local",
-    )
+    places = ("/etc/apt/sources.list.d", "/etc/apt/preferences.d", "/usr/share/keyrings", "/var")
+    left = _there(machine, *places)
     assert not [name for name in left if "nvidia" in name or "cuda" in name or "graphics" in name]
     assert "cuda-12.2" not in machine.run(["cat", ".bashrc"]).stdout
     there = gpu_versions.read_dpkg(machine.run(["dpkg", "-l"]).stdout)
@@ -349,15 +378,15 @@ def test_clean_takes_the_sources_and_says_that_the_packages_stay(
 
 
 @in_vm
-def test_the_repository_is_made_once_and_signed_by_a_key_that_is_gone(host: SimpleNamespace) -> None:
-    made = (host.folder / "fingerprint").stat().st_mtime
-    assert gpu_lab.repository(host.machine) == host.folder
-    assert (host.folder / "fingerprint").stat().st_mtime == made
-    assert not [path for path in host.folder.rglob("*") if "private" in path.name or path.suffix == ".kbx"]
-    for index in host.folder.rglob("InRelease"):
-        key = host.folder / "toolkit" / "gpgkey"
+def test_the_repository_is_made_once_and_signed_by_a_key_that_is_gone(bare: SimpleNamespace) -> None:
+    made = (bare.folder / "fingerprint").stat().st_mtime
+    assert gpu_lab.repository(bare.machine) == bare.folder
+    assert (bare.folder / "fingerprint").stat().st_mtime == made
+    assert not [path for path in bare.folder.rglob("*") if "private" in path.name or path.suffix == ".kbx"]
+    for index in bare.folder.rglob("InRelease"):
+        key = bare.folder / "toolkit" / "gpgkey"
         with_key = ["gpg", "--show-keys", "--with-colons", str(key)]
-        assert (host.folder / "fingerprint").read_text().strip() in subprocess.run(
+        assert (bare.folder / "fingerprint").read_text().strip() in subprocess.run(
             with_key, capture_output=True, text=True
         ).stdout
         assert "BEGIN PGP SIGNED MESSAGE" in index.read_text()

@@ -1,4 +1,4 @@
-"""The part that the deploys share: an apt source that only one key may sign, kept only if it can be read."""
+"""The part that the deploys share: an apt source that only one key may sign, listed only when it was read."""
 
 from io import StringIO
 from pathlib import Path
@@ -6,6 +6,7 @@ from shlex import join, quote
 
 from pyinfra import host
 from pyinfra.facts.deb import DebPackages
+from pyinfra.facts.files import FileContents
 from pyinfra.facts.server import Command
 from pyinfra.operations import apt, files, server
 
@@ -35,16 +36,20 @@ def key(whose: str, address: str, fingerprint: str, keyring: str) -> bool:
     return missing
 
 
-def source(what: str, name: str, line: str, new_key: bool) -> None:
-    """List a source, and read it by itself: one that can't be read, or is signed by another key, is not kept."""
+def source(what: str, name: str, line: str, new_key: bool = False) -> None:
+    """Read a source by itself, then list it: one that can't be read, or is signed by another key, is never listed."""
     path = f"{LISTS}/{name}.list"
-    listed = files.put(name=f"Add {what}", src=StringIO(f"{line}\n"), dest=path, mode="644", _sudo=True)
-    if new_key or listed.will_change:
-        read(what, path, or_else=f"rm -f {path}")
+    if new_key or host.get_fact(FileContents, path=path) != [line]:
+        read(what, line)
+    files.put(name=f"Add {what}", src=StringIO(f"{line}\n"), dest=path, mode="644", _sudo=True)
 
 
-def read(what: str, path: str, or_else: str) -> None:
-    """Read one list of sources, and nothing else; where that fails, run a command that takes it back."""
-    options = f"-o Dir::Etc::sourcelist={path} -o Dir::Etc::sourceparts=- -o APT::Get::List-Cleanup=0"
-    command = f"test -s {path} && apt-get update -q {options} -o APT::Update::Error-Mode=any"
-    server.shell(name=f"Read {what}", commands=[f"{command} || {{ {or_else}; exit 1; }}"], _sudo=True)
+def read(what: str, line: str) -> None:
+    """Fetch the index of one source, and of nothing else; apt keeps it for when the source is listed."""
+    options = "-o Dir::Etc::sourcelist=$w/one.list -o Dir::Etc::sourceparts=- -o APT::Get::List-Cleanup=0"
+    command = f"apt-get update -q {options} -o APT::Update::Error-Mode=any"
+    server.shell(
+        name=f"Read {what}",
+        commands=[f"w=$(mktemp -d); trap 'rm -rf $w' EXIT; echo {quote(line)} >$w/one.list; {command}"],
+        _sudo=True,
+    )

@@ -11,6 +11,7 @@ from io import StringIO
 
 from pyinfra import host
 from pyinfra.facts.files import FindInFile
+from pyinfra.facts.server import Command
 from pyinfra.operations import apt, files, server
 
 from deployments.host import apt_source, daemon_json
@@ -59,8 +60,14 @@ for setting, (value, written) in settings.items():
 
 if "nvidia" not in docker.get("runtimes", {}) or (default and docker.get("default-runtime") != "nvidia"):
     words = "nvidia-ctk --quiet runtime configure --runtime=docker" + (" --set-as-default" if default else "")
-    configured = server.shell(name="Tell Docker of NVIDIA's runtime", commands=[words], _sudo=True)
-    daemon_json.start(configured)
+    server.shell(name="Tell Docker of NVIDIA's runtime", commands=[words], _sudo=True)
+# Ask the engine that runs, too: an earlier run may have been cut off before its restart.
+asked = (
+    "docker info -f 'default={{.DefaultRuntime}} {{range $name, $_ := .Runtimes}}{{$name}} {{end}}' 2>/dev/null || true"
+)
+known = (host.get_fact(Command, asked, _sudo=True) or "").split()
+if "nvidia" not in known or (default and "default=nvidia" not in known):
+    daemon_json.start("restart")
 
 if not host.get_fact(FindInFile, path=CONTAINERD, pattern="nvidia-container-runtime"):
     there = "command -v containerd >/dev/null || exit 0; "

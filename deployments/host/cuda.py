@@ -41,11 +41,13 @@ if package not in installed:
         f"{base}/{release}/local_installers/{file}",
         f"{base}/{release}/docs/sidebar/md5sum.txt",
     )
-key, source = f"/usr/share/keyrings/{keyring}", f"{apt_source.LISTS}/cuda-{package.removeprefix('cuda-repo-')}.list"
+key = f"/usr/share/keyrings/{keyring}"
 given, known = (host.get_fact(Sha256File, path=path) for path in (f"{local}/{keyring}", key))
-if package not in installed or given != known:
+if (
+    package not in installed or given != known
+):  # the source comes with the package, and holds as soon as its key is there
+    apt_source.read("the local repository", f"deb [signed-by={local}/{keyring}] file://{local} /")
     server.shell(name="Add CUDA's key", commands=[f"install -m 644 {local}/{keyring} {key}"], _sudo=True)
-    apt_source.read("the local repository", source, or_else=f"rm -f {key}")
 # The package cuda brings a driver of the branch that it was made with; beside another one only the toolkit is wanted.
 same = str(host.data.get("driver", "535")) == driver.partition(".")[0]
 wanted = "cuda" if same else f"cuda-toolkit-{version.replace('.', '-')}"
