@@ -16,7 +16,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from shutil import rmtree
 
-from helpers import airgap, gpu
+from helpers import airgap, display, gpu
 from helpers.errors import TutorialError
 from helpers.settings import ROOT
 from helpers.target import Target
@@ -54,7 +54,10 @@ def repository(target: Target) -> Path:
     if mark.exists() and mark.read_text() == stamp:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".nvidia-") as work:
+    with (
+        display.progress("The stand-in of NVIDIA's repositories"),
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=".nvidia-") as work,
+    ):
         made = Path(work) / "made"
         argv = [sys.executable, str(_MAKER), str(made), *map(str, programs)]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
