@@ -27,7 +27,9 @@ _END = """marked() { for e in /proc/[0-9]*/environ; do
   if grep -qzxF "$0" "$e" 2>/dev/null; then p=${e#/proc/}; echo "${p%/environ}"; fi; done; }
 found=$(marked); i=0; if [ -n "$found" ]; then kill $found 2>/dev/null; fi
 while [ -n "$(marked)" ] && [ $i -lt "$1" ]; do sleep 1; i=$((i+1)); done
-found=$(marked); if [ -n "$found" ]; then kill -9 $found 2>/dev/null; fi; true"""
+i=0
+while found=$(marked); [ -n "$found" ] && [ $i -lt 20 ]; do kill -9 $found 2>/dev/null; sleep 0.2; i=$((i+1)); done
+true"""
 
 
 def converse(

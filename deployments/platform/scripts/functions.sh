@@ -7,7 +7,8 @@ PLATFORM=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=../config.env
 source "$PLATFORM/config.env"
 
-version() { sed -nE "s/^$1 = \"([^\"]+)\".*/\1/p" "$PLATFORM/../versions.toml"; }
+# version NAME [FILE]: the first of that name, from the table of pinned versions or from chapter 04's.
+version() { sed -nE "/^$1 = /{s/^$1 = \"([^\"]+)\".*/\1/p;q}" "$PLATFORM/../${2:-versions.toml}"; }
 
 NODE_IMAGE=kindest/node:$(version kubernetes)
 REGISTRY_IMAGE=registry:$(version registry)

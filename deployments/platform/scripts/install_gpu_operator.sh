@@ -2,14 +2,15 @@
 
 set -eo pipefail
 
-# NVIDIA's GPU operator (the driver is the machine's own, chapter 04) and nvshare, which makes ten shares of a GPU.
+# NVIDIA's GPU operator and nvshare, which makes ten shares of a GPU. The driver is the machine's own (chapter 04); the
+# container toolkit is the operator's: the node, a container, has none.
 source "$(dirname "$0")/functions.sh"
 
 if [[ $GPU_CLUSTER != y ]]; then
   echo "not needed: no GPU cluster was asked for"
   exit
 fi
-wanted=$(version gpu-operator)
+wanted=$(version operator gpu/versions.toml)
 if helm --kube-context "kind-$CLUSTER_NAME" list -n gpu-operator -o json | grep -qF "gpu-operator-$wanted\""; then
   same "GPU operator $wanted"
 else
