@@ -155,6 +155,56 @@ def node_port() -> Sheet:
     return sheet
 
 
+def setup_steps() -> Sheet:
+    """Draw the ten steps of the platform's set-up script."""
+    sheet = Sheet(
+        760,
+        240,
+        "The ten steps of integration-setup.sh",
+        "The script loads its configuration, asks five questions, checks resources and system, makes the cluster and "
+        "the registry, applies YAML, installs Helm, the GPU operator with nvshare and Ray where they were asked for, "
+        "and runs tests.",
+    )
+    rows = (
+        (("1 configuration", "config.env"), ("2 options", "five questions"), ("3 resources", "enough?"),
+         ("4 OS", "Docker, kind, kubectl"), ("5 scripts", "cluster, registry")),
+        (("10 tests", "does it answer?"), ("9 Ray", "if asked for"), ("8 GPU operator", "and nvshare, if asked"),
+         ("7 Helm", "if needed"), ("6 YAML", "the stacks")),
+    )  # fmt: skip
+    for row, (top, boxes) in enumerate(zip((40, 150), rows, strict=True)):
+        for column, lines in enumerate(boxes):
+            step = column + 1 if row == 0 else 10 - column
+            sheet.box(14 + 148 * column, top, 138, 54, *lines, kind="planned" if step in (8, 9) else "here")
+    for column in range(4):
+        x = 152 + 148 * column
+        sheet.arrow((x, 67), (x + 10, 67))
+        sheet.arrow((x + 10, 177), (x, 177))
+    sheet.arrow((675, 94), (675, 150), label="you add yours here", at=(610, 116))
+    sheet.text(14, 18, "what you may change: 2, 5 and 7 to 10", soft=True)
+    sheet.text(14, 226, "dashed: only where it was asked for", soft=True)
+    return sheet
+
+
+def gpu_shares() -> Sheet:
+    """Draw ten pods that share a GPU, and the eleventh that waits."""
+    sheet = Sheet(
+        760,
+        230,
+        "Ten pods share one GPU",
+        "The node offers ten shares of one GPU. Ten pods have one each and run; the eleventh waits until one is free.",
+    )
+    sheet.lane(10, 10, 590, 206, "the node: nvshare.com/gpu: 10")
+    for place in range(10):
+        x, y = 26 + 112 * (place % 5), 38 + 46 * (place // 5)
+        sheet.box(x, y, 104, 36, f"pod {place + 1}", kind="here")
+    sheet.box(26, 160, 552, 40, "one GPU: nvshare lets one pod compute at a time, for some seconds each")
+    sheet.arrow((302, 120), (302, 160), label="a share each", at=(350, 140))
+    sheet.box(630, 60, 116, 54, "pod 11", "Pending", kind="planned")
+    sheet.arrow((630, 87), (600, 87))
+    sheet.text(688, 134, "until a share is free", soft=True, anchor="middle")
+    return sheet
+
+
 def ways_to_use() -> Sheet:
     """Draw the three ways to use the book."""
     sheet = Sheet(
@@ -346,6 +396,8 @@ def gpu_stack() -> Sheet:
 DRAWINGS: tuple[Callable[[], Sheet], ...] = (
     system_map,
     ways_to_use,
+    setup_steps,
+    gpu_shares,
     node_port,
     gpu_stack,
     ssh_tunnel,

@@ -46,18 +46,18 @@ echo "disk (GiB)=$(df -Pk "${root:-/}" | awk 'NR==2{print int($4/1048576)}')"
 echo "inotify watches=$(cat /proc/sys/fs/inotify/max_user_watches)"
 echo "inotify instances=$(cat /proc/sys/fs/inotify/max_user_instances)"
 """
-# The ten steps of the platform's integration-setup.sh, and where each lives in this repository.
+# The ten steps of integration-setup.sh: where deployments/platform has each, and which chapter does the same by itself.
 SETUP_STEPS = (
-    ("loads configuration", "helpers/settings.py, the cell `parameters`"),
-    ("gives options", "the parameters of each notebook"),
-    ("checks resources", "helpers/kind.py, `requirements`"),
-    ("checks the OS", "helpers/doctor.py, `Target.facts`"),
-    ("runs setup scripts (cluster, registry)", "helpers/kind.py, deployments/kind/"),
-    ("applies YAML", "chapter 09, deployments/forwarder/"),
-    ("installs Helm", "helpers/tools.py"),
-    ("installs the GPU operator and nvshare", "chapter 05 (planned)"),
-    ("installs Ray", "chapter 07 (planned)"),
-    ("runs tests", "the checkpoints of each notebook, tests/"),
+    ("loads configuration", "config.env", "the cell `parameters`"),
+    ("gives options", "integration-setup.sh", "the cell `parameters`"),
+    ("checks resources", "scripts/check_resources.sh", "this one, `requirements`"),
+    ("checks the OS", "scripts/check_os.sh", "`tutorial doctor`"),
+    ("runs setup scripts (cluster, registry)", "scripts/create_cluster.sh, …", "this one, `create`"),
+    ("applies YAML", "scripts/apply_stacks.sh", "chapter 09"),
+    ("installs Helm", "scripts/install_helm.sh", "helpers/tools.py"),
+    ("installs the GPU operator and nvshare", "scripts/install_gpu_operator.sh", "chapter 05"),
+    ("installs Ray", "scripts/install_ray.sh", "chapter 07 (planned)"),
+    ("runs tests", "scripts/run_tests.sh", "the checkpoints of each notebook"),
 )
 
 
@@ -175,9 +175,13 @@ class Cluster(AbstractContextManager["Cluster"]):
         return self.name in said.stdout.split()
 
     def fingerprint(self) -> str:
-        """Hash what the cluster is made from."""
-        made_of = json.dumps([self.content, NODE_IMAGE], sort_keys=True)
-        return hashlib.sha256(made_of.encode()).hexdigest()[:16]
+        """Hash what the cluster is made from, without comments; chapter 05's script (`fingerprint`) does the same."""
+        lines = (
+            re.sub(r"(^|\s+)#.*$", "", line, flags=re.ASCII).rstrip()
+            for line in self.path.read_text(encoding="utf-8").splitlines()
+        )
+        made_of = "".join(f"{line}\n" for line in [*filter(None, lines), NODE_IMAGE])
+        return f"sha256-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}"
 
     def create(self, recreate: bool = False) -> bool:
         """Have the cluster run, with its registry; one of the same configuration is used as it is.

@@ -148,6 +148,17 @@ class Target(ABC):
             The command there, completed; its exit code is not 0 when either failed.
         """
 
+    def terminal(self, argv: Sequence[str]) -> list[str]:
+        """Give the command of this machine that runs a command on the target in a terminal (a pty).
+
+        Args:
+            argv: The command there.
+
+        Returns:
+            The words for a program that opens a terminal here, such as pexpect.
+        """
+        return list(argv)
+
     @abstractmethod
     def put(self, local: Path, remote: str) -> None:
         """Copy a file to the target.

@@ -32,12 +32,12 @@ echo "systemd=$(test -d /run/systemd/system && echo yes)"; echo "gpu=$(nvidia-sm
 _WATCH_SECONDS = 1.0
 _IDLE_SECONDS = 60  # a connection that nobody uses ends then, whatever became of this process
 # What a command starts carries the command's number in its environment, so that it is found when the client is gone.
-_MARK = "TUTORIAL_RUN"
+MARK = "TUTORIAL_RUN"
 _END = f"""for e in /proc/[0-9]*/environ; do
-  if grep -qzxF "{_MARK}=$0" "$e" 2>/dev/null; then p=${{e#/proc/}}; kill "${{p%/environ}}"; fi
+  if grep -qzxF "{MARK}=$0" "$e" 2>/dev/null; then p=${{e#/proc/}}; kill "${{p%/environ}}"; fi
 done"""
 LIST = f"""for e in /proc/[0-9]*/environ; do
-  if grep -qz "^{_MARK}=" "$e" 2>/dev/null && ! grep -qzxF "{_MARK}=${_MARK}" "$e"; then
+  if grep -qz "^{MARK}=" "$e" 2>/dev/null && ! grep -qzxF "{MARK}=${MARK}" "$e"; then
     p=${{e#/proc/}}; p=${{p%/environ}}; echo "$p $(tr '\\0' ' ' <"/proc/$p/cmdline" | cut -c 1-60)"
   fi
 done"""
@@ -81,7 +81,7 @@ class SshTarget(Target):
         """Run a command there; see `Target.run`. Exit code 255 of ssh itself is told from the command's own."""
         self._connect()
         mark = uuid.uuid4().hex
-        words = ["env", f"{_MARK}={mark}", *(f"{k}={v}" for k, v in (env or {}).items()), *argv]
+        words = ["env", f"{MARK}={mark}", *(f"{k}={v}" for k, v in (env or {}).items()), *argv]
         command = ["ssh", *self._options, self._host, "--", join(words)]
         try:
             done = run_here(command, check=False, timeout=timeout, input=input, stream=stream, target=self.name)
@@ -122,6 +122,11 @@ class SshTarget(Target):
         part = f"{remote}.part"
         self._copy([str(local), f"{self._host}:{part}"], str(local))
         self.run(["mv", "-f", part, remote])
+
+    def terminal(self, argv: Sequence[str]) -> list[str]:
+        """Ask for a terminal there, on the same connection; see `Target.terminal`."""
+        self._connect()
+        return ["ssh", *self._options, "-q", "-tt", self._host, "--", join(argv)]
 
     def get(self, remote: str, local: Path) -> None:
         """Copy a file from there; see `Target.get`."""

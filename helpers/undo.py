@@ -12,6 +12,8 @@ CHAPTER_MODULES = (
     "helpers.ssh",
     "helpers.forwarder_local",
     "helpers.cluster",
+    "helpers.nvshare",
+    "helpers.oss_platform",
     "helpers.kind",
     "helpers.gpu",
     "helpers.docker_host",

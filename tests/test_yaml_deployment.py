@@ -16,7 +16,7 @@ import requests
 import yaml
 from forwarder_stack import APPLICATIONS
 
-from helpers import check, cluster_lab, kind, processes, tools
+from helpers import check, cluster_lab, kind, nvshare, oss_platform, processes, tools
 from helpers import cluster as deployed
 from helpers.errors import TutorialError
 from helpers.forwarder import Forwarder
@@ -78,7 +78,9 @@ def test_the_environment_is_the_references() -> None:
 
 
 @unit
-@pytest.mark.parametrize("folder", [deployed.STACK, deployed.SCHEDULER], ids=lambda f: f.name)
+@pytest.mark.parametrize(
+    "folder", [deployed.STACK, deployed.SCHEDULER, nvshare.FOLDER, nvshare.FOLDER / "sharing"], ids=lambda f: f.name
+)
 def test_each_pod_has_the_least_rights_and_limits(folder: Path) -> None:
     for pod in _pods(folder):
         assert pod["securityContext"]["runAsNonRoot"] is True
@@ -184,10 +186,10 @@ def test_own_images_take_the_place_of_the_local_registrys(sandbox: Path) -> None
 
 @pytest.fixture(scope="module")
 def built(require: Callable[[str], str]) -> str:
-    """Give what kustomize makes of stack and scheduler together."""
+    """Give what kustomize makes of stack, scheduler and chapter 05's pods together."""
     require("docker")
     argv = [str(tools.find("kubectl")), "kustomize"]
-    folders = (deployed.STACK, deployed.SCHEDULER)
+    folders = (deployed.STACK, deployed.SCHEDULER, nvshare.FOLDER, nvshare.FOLDER / "sharing")
     texts = [subprocess.run([*argv, str(f)], check=True, capture_output=True, text=True).stdout for f in folders]
     return "---\n".join(texts)
 
@@ -294,6 +296,22 @@ def test_kubectl_by_hand_deletes_all_of_it_and_applies_it_anew(ready: kind.Clust
     again = deployed.apply(ready, deployed.STACK)
     assert again["configured"] <= 1, "kubectl takes a budget's selector for changed, whatever it is"
     assert deployed.secrets_made(ready)
+
+
+@in_vm
+def test_the_set_up_script_of_chapter_05_applies_what_is_missing(ready: kind.Cluster) -> None:
+    def changed() -> list[str]:
+        words = "cd tutorial-platform/platform && DEPLOYMENT_OPTION=4 ./integration-setup.sh --defaults"
+        return oss_platform.changes(ready.target.run(["sh", "-c", words], timeout=600).stdout.splitlines())
+
+    oss_platform.fetch(ready.target, oss_platform.Platform())
+    ready.kubectl("delete", "deployment", "flower-server", "-n", "forwarder")
+    try:
+        assert changed() == ["the Forwarder's stack applied", "the Forwarder's scheduler applied"]
+        assert changed() == []
+        deployed.wait(ready, timeout=5)
+    finally:
+        deployed.delete(ready, deployed.SCHEDULER)
 
 
 @in_vm
