@@ -32,43 +32,6 @@ _NOT_RUNNING = (*_SHELVED, "SHUTOFF")
 _STEPS = ("key pair", "security group", "server", "volume", "floating IP")
 
 
-def commands(wanted: Wanted) -> list[list[str]]:
-    """Give the commands of OpenStack's own client that would do what `Vm.create` does.
-
-    Args:
-        wanted: What is wanted.
-
-    Returns:
-        Commands, in their order.
-    """
-    name, mark = wanted.name, wanted.mark
-    flavor = cpouta_rates.choose_flavor(wanted.flavor)
-    client = "openstack"
-    return [
-        [client, "keypair", "create", "--public-key", f"{ssh.KEY}.pub", name],
-        [client, "security", "group", "create", "--description", mark, name],
-        [client, "security", "group", "rule", "create", "--ingress", "--protocol", "tcp", "--dst-port", "22",
-         "--remote-ip", f"{wanted.address or 'YOUR_ADDRESS'}/32", "--description", RULE, name],
-        [client, "server", "create", "--flavor", flavor, "--image", wanted.image, "--network",
-         wanted.network or "YOUR_PROJECT", "--security-group", name, "--key-name", name, "--property", mark, "--wait",
-         name],
-        [client, "volume", "create", "--size", str(wanted.volume_gib), "--type", "standard", "--property", mark, name],
-        [client, "server", "add", "volume", name, name],
-        [client, "floating", "ip", "create", "--description", mark, "public"],
-        [client, "server", "add", "floating", "ip", name, "ITS_ADDRESS"],
-    ]  # fmt: skip
-
-
-def plan(wanted: Wanted) -> None:
-    """Show what would be made and what it would cost, where there is no cloud to ask."""
-    cost = wanted.per_hour()
-    display.plan(
-        f"{wanted.name}, {cost:.2f} BU an hour, {cost * cpouta_rates.HOURS_A_MONTH:,.0f} a month",
-        commands(wanted),
-        "the target local asks no cloud. On vm an OpenStack in a container plays CPouta; elsewhere your own project.",
-    )
-
-
 @dataclass(frozen=True)
 class Cloud:
     """A cloud that a run of the chapter uses.
@@ -79,7 +42,8 @@ class Cloud:
         home: The home folder whose SSH configuration gets the VM.
         folder: Where is noted what was made in it; nothing is noted without one.
         address: The reader's address, where it can't be looked up.
-        free: Whether nothing that is made there costs anything: it is the stand-in.
+        mount_point: Where the volume is mounted in the VM.
+        free: Whether nothing that is made there costs anything: it is the stand-in, and its servers don't boot.
     """
 
     connection: "Connection"
@@ -87,6 +51,7 @@ class Cloud:
     home: Path
     folder: Path | None = None
     address: str = ""
+    mount_point: str = MOUNT_POINT
     free: bool = False
 
     def vm(self, wanted: Wanted) -> "Vm":
@@ -107,9 +72,12 @@ class Vm(Inventory):
 
     def __init__(self, cloud: Cloud, wanted: Wanted, place: Place) -> None:
         super().__init__(cloud.connection, wanted)
-        self.place = place
+        self.place, self._home = place, cloud
         self._record = cloud.folder / f"{self.name}.json" if cloud.folder else None
-        self._note = {"cloud": cloud.name, "flavor": wanted.flavor}
+
+    def like(self, wanted: Wanted) -> "Vm":
+        """Give another VM of the same cloud."""
+        return self._home.vm(wanted)
 
     def create(self) -> list[str]:
         """Have the VM with all that belongs to it; what is there is used as it is.
@@ -124,8 +92,7 @@ class Vm(Inventory):
         address = own_address(self.wanted.address)
         image, (inside, outside), flavor = self.image(), self.networks(), self.flavor()
         self._afford(flavor)
-        if self._record:
-            write_atomically(self._record, json.dumps(self._note))
+        self._note_down(made=True)
         made: list[str] = []
         with self._progress(made) as note:
             self._have_key(note)
@@ -454,8 +421,16 @@ class Vm(Inventory):
             if found.key:
                 again("delete the key pair", partial(compute.delete_keypair, self.name))
         self.place.forget()
-        if self._record and not (found.volume and not delete_volume):
+        if found.volume and not delete_volume:
+            self._note_down(made=False)
+        elif self._record:
             self._record.unlink(missing_ok=True)
+
+    def _note_down(self, *, made: bool) -> None:
+        """Note what is in the cloud, for `tutorial clean`, which asks no cloud when it lists."""
+        if self._record:
+            note = {"cloud": self._home.name, "flavor": self.wanted.flavor, "made": made}
+            write_atomically(self._record, json.dumps(note))
 
     @staticmethod
     def _gone(things: Callable[[], Any], identity: str) -> Any:
@@ -480,15 +455,18 @@ def _server_failed(server: Any) -> TutorialError:
 
 
 def leftovers(target: str) -> list[Leftover]:
-    """List what the tutorial made in the reader's own cloud; the volume, with its data, is never among it."""
+    """List what the tutorial made in the reader's own cloud; the volume, with its data, stays."""
     found = []
     for record in sorted((settings().state / target / "cpouta").glob("tutorial-*.json")):
         note = json.loads(record.read_text(encoding="utf-8"))
-        what = f"{record.stem}: server, floating IP, security group, key pair; its volume stays"
-        found.append(Leftover(what, f"cloud {note['cloud']}", partial(_clean, record, **note)))
+        where, name = f"cloud {note['cloud']}", record.stem
+        if note["made"]:
+            what = f"{name}: server, floating IP, security group, key pair"
+            found.append(Leftover(what, where, partial(_clean, record.parent, note["cloud"], note["flavor"])))
+        stays = f"its data can't be got back; openstack volume delete {name}, or clean(delete_volume=True)"
+        found.append(Leftover(f"{name}: volume", where, None, stays))
     return found
 
 
-def _clean(record: Path, cloud: str, flavor: str) -> None:
-    Cloud(connect(cloud), cloud, Path.home(), record.parent).vm(Wanted(flavor)).clean()
-    record.unlink(missing_ok=True)
+def _clean(folder: Path, cloud: str, flavor: str) -> None:
+    Cloud(connect(cloud), cloud, Path.home(), folder).vm(Wanted(flavor)).clean()

@@ -63,7 +63,7 @@ def connect(cloud: str = "cpouta", clouds: Path | None = None) -> "Connection":
         connection = Connection(config=loader.get_one(cloud, api_timeout=_ANSWER_SECONDS))
     except ConfigException as error:
         raise TutorialError(f"{loader.config_filename} can't be used", str(error), "correct it") from None
-    again(f"log in to {cloud}", lambda: connection.authorize())
+    again(f"log in to {cloud}", lambda: connection.session.get_token())
     return connection
 
 
@@ -122,22 +122,28 @@ def told(what: str) -> Iterator[None]:
     try:
         yield
     except (auth.http.Unauthorized, auth.MissingRequiredOptions) as error:
-        raise TutorialError(
-            f"The cloud could not {what}",
-            "it does not accept the credentials: they have expired, were revoked, or are mistyped",
-            _MAKE,
-            output=str(error),
-        ) from None
+        raise _not_accepted(what, error) from None
     except (auth.ConnectFailure, auth.DiscoveryFailure) as error:
         raise Unsure(f"it can't be reached: {str(error).splitlines()[0]}") from None
     except sdk.HttpException as error:
         raise _refused(what, error.status_code or 0, str(error.details or error)) from None
     except auth.http.HttpError as error:
+        if "application credential" in error.message.lower():  # Keystone answers 404 for one that is gone
+            raise _not_accepted(what, error) from None
         raise _refused(what, error.http_status, error.message) from None
     except (sdk.SDKException, auth.ClientException) as error:
         raise TutorialError(
             f"The cloud could not {what}", str(error), "read what it says; run the cell again"
         ) from None
+
+
+def _not_accepted(what: str, error: Exception) -> TutorialError:
+    return TutorialError(
+        f"The cloud could not {what}",
+        "it does not accept the credentials: they have expired, were revoked, or are mistyped",
+        _MAKE,
+        output=str(error),
+    )
 
 
 def _refused(what: str, status: int, said: str) -> Exception:

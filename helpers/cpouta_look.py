@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from helpers import cpouta_rates, display
+from helpers import cpouta_rates, display, ssh
 from helpers.cpouta_cloud import again
 from helpers.errors import TutorialError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from openstack.connection import Connection
 
 PROPERTY = "tutorial"
-RULE = "tutorial: SSH from the reader's own address"
+RULE = "tutorial: SSH from your own address"
 _OLDEST_UBUNTU = 22.04
 Row = Mapping[str, object]
 
@@ -59,6 +59,33 @@ class Wanted:
     def per_hour(self) -> float:
         """What all of it costs an hour, in billing units."""
         return cpouta_rates.per_hour(self.flavor, volume_gib=self.volume_gib, floating_ips=1)
+
+    def commands(self) -> list[list[str]]:
+        """Give the commands of OpenStack's own client that would do what `Vm.create` does, in their order."""
+        name, mark, client = self.name, self.mark, "openstack"
+        flavor = cpouta_rates.choose_flavor(self.flavor)
+        return [
+            [client, "keypair", "create", "--public-key", f"{ssh.KEY}.pub", name],
+            [client, "security", "group", "create", "--description", mark, name],
+            [client, "security", "group", "rule", "create", "--ingress", "--protocol", "tcp", "--dst-port", "22",
+             "--remote-ip", f"{self.address or 'YOUR_ADDRESS'}/32", "--description", RULE, name],
+            [client, "server", "create", "--flavor", flavor, "--image", self.image, "--network",
+             self.network or "YOUR_PROJECT", "--security-group", name, "--key-name", name, "--property", mark, "--wait",
+             name],
+            [client, "volume", "create", "--size", str(self.volume_gib), "--property", mark, name],
+            [client, "server", "add", "volume", name, name],
+            [client, "floating", "ip", "create", "--description", mark, "public"],
+            [client, "server", "add", "floating", "ip", name, "ITS_ADDRESS"],
+        ]  # fmt: skip
+
+    def plan(self) -> None:
+        """Show what would be made and what it would cost, where there is no cloud to ask."""
+        cost = self.per_hour()
+        display.plan(
+            f"{self.name}, {cost:.2f} BU an hour, {cost * cpouta_rates.HOURS_A_MONTH:,.0f} a month",
+            self.commands(),
+            "the target local asks no cloud. On vm an OpenStack in a container plays CPouta; elsewhere it is your own.",
+        )
 
 
 @dataclass(frozen=True)
