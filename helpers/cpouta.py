@@ -72,12 +72,12 @@ class Vm(Inventory):
 
     def __init__(self, cloud: Cloud, wanted: Wanted, place: Place) -> None:
         super().__init__(cloud.connection, wanted)
-        self.place, self._home = place, cloud
+        self.place, self.home = place, cloud
         self._record = cloud.folder / f"{self.name}.json" if cloud.folder else None
 
     def like(self, wanted: Wanted) -> "Vm":
         """Give another VM of the same cloud."""
-        return self._home.vm(wanted)
+        return self.home.vm(wanted)
 
     def create(self) -> list[str]:
         """Have the VM with all that belongs to it; what is there is used as it is.
@@ -429,7 +429,7 @@ class Vm(Inventory):
     def _note_down(self, *, made: bool) -> None:
         """Note what is in the cloud, for `tutorial clean`, which asks no cloud when it lists."""
         if self._record:
-            note = {"cloud": self._home.name, "flavor": self.wanted.flavor, "made": made}
+            note = {"cloud": self.home.name, "flavor": self.wanted.flavor, "made": made}
             write_atomically(self._record, json.dumps(note))
 
     @staticmethod

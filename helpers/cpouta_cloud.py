@@ -126,6 +126,8 @@ def told(what: str) -> Iterator[None]:
     except (auth.ConnectFailure, auth.DiscoveryFailure) as error:
         raise Unsure(f"it can't be reached: {str(error).splitlines()[0]}") from None
     except sdk.HttpException as error:
+        if error.status_code == 401:
+            raise _not_accepted(what, error) from None
         raise _refused(what, error.status_code or 0, str(error.details or error)) from None
     except auth.http.HttpError as error:
         if "application credential" in error.message.lower():  # Keystone answers 404 for one that is gone
