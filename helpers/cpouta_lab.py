@@ -69,7 +69,7 @@ class Lab:
         """
         state = self.state()
         if state == "missing":
-            _make_image()
+            prepare()
             published = [word for port in _PORTS for word in ("-p", f"127.0.0.1::{port}")]
             docker("run", "-d", "--name", self.name, "--label", "tutorial.chapter=02", *published, IMAGE)
         elif state != "running":
@@ -315,8 +315,8 @@ def _pull_out(volume: str) -> None:
     docker("exec", settings().vm, "sh", "-c", _UNPLUG, *_disk(volume), _REHEARSAL, check=False)
 
 
-def _make_image() -> None:
-    """Have the image, made on Debian's own base image where a registry answers, else on the lab's."""
+def prepare() -> None:
+    """Have the stand-in's image, made on Debian's own base image where a registry answers, else on the lab's."""
     if not airgap.needed():
         docker("pull", "-q", _BASE, timeout=600)
     airgap.build("cloud")
