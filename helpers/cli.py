@@ -76,9 +76,11 @@ def run(
     if refresh and (target != "local" or param):
         raise TutorialError("Git keeps the outputs of a plain local run", "", "leave --target and --param out")
     if target == "vm":
-        from helpers import vm
+        from helpers import cpouta_lab, vm
 
         vm.prepare()
+        if any(c.name == "02_cpouta" for c in chosen):
+            cpouta_lab.prepare()  # three minutes the first time: longer than a cell should take
     result = _watched(chosen, target, _parameters(param or []), reuse, "text" if refresh else "html")
     _summary(result)
     if refresh and result.good:

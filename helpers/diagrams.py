@@ -205,6 +205,35 @@ def gpu_shares() -> Sheet:
     return sheet
 
 
+def cpouta() -> Sheet:
+    """Draw what chapter 02 makes in the cloud."""
+    sheet = Sheet(
+        760,
+        230,
+        "The VM in the cloud",
+        "SSH from the reader's address passes the security group and reaches the server through its floating IP; any "
+        "other address is stopped. A persistent volume is attached to the server and outlives it.",
+    )
+    sheet.lane(10, 10, 150, 206, "your machine")
+    sheet.box(26, 50, 118, 54, "ssh cpouta", "your address", kind="here")
+    sheet.box(26, 142, 118, 54, "anyone else")
+    sheet.lane(206, 10, 544, 206, "your project in CPouta")
+    sheet.box(224, 50, 124, 54, "floating IP", "0.2 BU an hour", kind="here")
+    sheet.lane(376, 34, 190, 170, "security group")
+    sheet.box(392, 50, 158, 54, "server", "Ubuntu, its key pair", kind="here")
+    sheet.box(604, 50, 130, 54, "volume", "/media/volume", kind="here")
+    sheet.text(471, 132, "port 22 for your address only,", soft=True, anchor="middle")
+    sheet.text(471, 150, "everything out", soft=True, anchor="middle")
+    sheet.text(669, 124, "stays when the", soft=True, anchor="middle")
+    sheet.text(669, 141, "server goes", soft=True, anchor="middle")
+    sheet.arrow((144, 77), (224, 77), label="SSH", at=(183, 64))
+    sheet.arrow((348, 77), (392, 77))
+    sheet.arrow((550, 77), (604, 77), both=True)
+    sheet.arrow((144, 169), (376, 169))
+    sheet.text(366, 156, "✘", anchor="end")
+    return sheet
+
+
 def ways_to_use() -> Sheet:
     """Draw the three ways to use the book."""
     sheet = Sheet(
@@ -398,6 +427,7 @@ DRAWINGS: tuple[Callable[[], Sheet], ...] = (
     ways_to_use,
     setup_steps,
     gpu_shares,
+    cpouta,
     node_port,
     gpu_stack,
     ssh_tunnel,

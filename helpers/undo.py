@@ -18,6 +18,8 @@ CHAPTER_MODULES = (
     "helpers.gpu",
     "helpers.docker_host",
     "helpers.tools",
+    "helpers.cpouta",
+    "helpers.cpouta_lab",
     "helpers.vm",
 )
 

@@ -63,7 +63,7 @@ def status() -> Vm:
         TutorialError: No Docker engine answers.
     """
     name = settings().vm
-    done = _docker("container", "inspect", name, check=False)
+    done = docker("container", "inspect", name, check=False)
     if done.returncode != 0:
         return Vm(name, "missing", 0)
     seen: dict[str, Any] = json.loads(done.stdout)[0]
@@ -85,7 +85,7 @@ def up() -> Vm:
         _make_image()
         _create(now.name)
     elif now.state != "running":
-        _docker("start", now.name)
+        docker("start", now.name)
     vm = status()
     _enrol(vm)
     _wait(vm)
@@ -102,18 +102,18 @@ def prepare() -> Vm:
 def stop() -> None:
     """Shut the VM down; its disks stay."""
     if status().state == "running":
-        _docker("stop", "-t", "30", settings().vm, timeout=60)
+        docker("stop", "-t", "30", settings().vm, timeout=60)
 
 
 def destroy() -> None:
     """Remove the VM, its disks, its key and its Host; doing so twice does no harm."""
     name = settings().vm
-    if "tried to kill" in _docker("rm", "-f", "-v", name, check=False).stderr:
-        identity = _docker("container", "inspect", "-f", "{{.Id}}", name).stdout.strip()
+    if "tried to kill" in docker("rm", "-f", "-v", name, check=False).stderr:
+        identity = docker("container", "inspect", "-f", "{{.Id}}", name).stdout.strip()
         subprocess.run(["sh", "-c", THAW, identity], check=False, timeout=60)
-        _docker("rm", "-f", "-v", name)
+        docker("rm", "-f", "-v", name)
     for volume in _VOLUMES:
-        _docker("volume", "rm", "-f", f"{name}-{volume}", check=False)
+        docker("volume", "rm", "-f", f"{name}-{volume}", check=False)
     _config().drop([name])
     for path in (_key(), Path(f"{_key()}.pub"), _known_hosts()):
         path.unlink(missing_ok=True)
@@ -131,13 +131,13 @@ def leftovers(target: str) -> list[Leftover]:
 def _make_image() -> None:
     """Have the VM's image, made on Debian's own base image where a registry answers, else on the lab's."""
     if not airgap.needed():
-        _docker("pull", "-q", _BASE, timeout=600)
+        docker("pull", "-q", _BASE, timeout=600)
     airgap.build("vm")
 
 
 def _create(name: str) -> None:
     volumes = [word for volume, path in _VOLUMES.items() for word in ("-v", f"{name}-{volume}:{path}")]
-    _docker(
+    docker(
         "run", "-d", "--name", name, "--hostname", "vm", "--label", "tutorial.vm=1", "--privileged", *_runtime(),
         "--tmpfs", "/run", *volumes, "-p", "127.0.0.1::22", IMAGE, remedy="tutorial airgap build vm",
     )  # fmt: skip
@@ -145,7 +145,7 @@ def _create(name: str) -> None:
 
 def _runtime() -> Sequence[str]:
     """Name the runtime that asks for no more than this machine can give, where the lab has registered it."""
-    known = _docker("info", "--format", "{{json .Runtimes}}").stdout
+    known = docker("info", "--format", "{{json .Runtimes}}").stdout
     return ["--runtime", "runc-bounded"] if "runc-bounded" in known else []
 
 
@@ -155,8 +155,8 @@ def _enrol(vm: Vm) -> None:
     public = Path(f"{key}.pub").read_text(encoding="utf-8")
     home = f"/home/{USER}/.ssh/authorized_keys"
     script = f'grep -qxF "$0" {home} 2>/dev/null || echo "$0" >>{home}; chown {USER}: {home}; chmod 600 {home}'
-    _docker("exec", vm.name, "sh", "-c", script, public.strip())
-    host_key = _docker("exec", vm.name, "cat", "/etc/ssh/ssh_host_ed25519_key.pub").stdout.split()
+    docker("exec", vm.name, "sh", "-c", script, public.strip())
+    host_key = docker("exec", vm.name, "cat", "/etc/ssh/ssh_host_ed25519_key.pub").stdout.split()
     write_atomically(_known_hosts(), f"[127.0.0.1]:{vm.port} {host_key[0]} {host_key[1]}\n", 0o600)
     options = {"UserKnownHostsFile": f'"{_known_hosts()}"', "StrictHostKeyChecking": "yes"}
     _config().install([ssh.HostBlock(vm.name, "127.0.0.1", USER, str(key), vm.port, options)])
@@ -166,9 +166,9 @@ def _wait(vm: Vm) -> None:
     """Wait for systemd, sshd and Docker in the VM."""
     deadline = time.monotonic() + _READY_SECONDS
     test = "systemctl is-active -q ssh && docker info >/dev/null 2>&1"
-    while _docker("exec", vm.name, "sh", "-c", test, check=False).returncode != 0:
+    while docker("exec", vm.name, "sh", "-c", test, check=False).returncode != 0:
         if time.monotonic() > deadline or status().state != "running":
-            log = _docker("exec", vm.name, "sh", "-c", "systemctl --failed; journalctl -n 20", check=False)
+            log = docker("exec", vm.name, "sh", "-c", "systemctl --failed; journalctl -n 20", check=False)
             raise TutorialError(
                 "The VM did not get ready",
                 f"its sshd or Docker does not answer after {_READY_SECONDS:g} s",
@@ -191,9 +191,23 @@ def _known_hosts() -> Path:
     return Path.home() / ".ssh" / f"{settings().vm}.known_hosts"
 
 
-def _docker(
+def docker(
     *words: str, check: bool = True, timeout: float = 120, remedy: str = ""
 ) -> "subprocess.CompletedProcess[str]":
+    """Run docker on this machine, for what the target `vm` is made of.
+
+    Args:
+        words: Its arguments.
+        check: Raise when it fails.
+        timeout: Seconds until it is ended.
+        remedy: What to do when it fails.
+
+    Returns:
+        The completed command.
+
+    Raises:
+        TutorialError: Docker is missing, does not answer, or the command failed.
+    """
     argv = ["docker", *words]
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL, cwd=ROOT)

@@ -70,7 +70,11 @@ def _files(product: Product) -> list[Path]:
     if isinstance(product, Program):
         folder = HERE / product.source
         return sorted(p for p in folder.glob("*") if p.suffix in (".go", ".mod", ".sum")) if folder.is_dir() else []
-    return [HERE / f for f in (product.dockerfile, *product.files)] if isinstance(product, Image) else []
+    if isinstance(product, Debian):
+        return []
+    named = [HERE / f for f in (product.dockerfile, *product.files)]
+    inside = [p for folder in named for p in sorted(folder.rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
+    return [p for p in named if p.is_file()] + inside
 
 
 def present(name: str) -> bool:
@@ -246,8 +250,11 @@ def _bootstrap(product: Debian, folder: Path, log: TextIO) -> None:
 
 
 def _image(product: Image, folder: Path, log: TextIO) -> None:
-    for file in product.files:
-        shutil.copy2(HERE / file, folder)
+    for source in (HERE / file for file in product.files):
+        if source.is_dir():
+            shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, folder)
     for need in product.needs:
         if isinstance(PRODUCTS[need], Program):
             shutil.copy2(program(need), folder / need)

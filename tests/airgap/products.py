@@ -48,7 +48,7 @@ class Debian:
 
 @dataclass(frozen=True)
 class Image:
-    """An image: a folder with its Dockerfile, other files of this folder, and programs or images that it needs."""
+    """An image: a folder with its Dockerfile, other files and folders, and programs or images that it needs."""
 
     name: str
     group: str
@@ -63,6 +63,7 @@ Product = Program | Debian | Image
 _BOOKWORM, _TRIXIE = "debian:bookworm-slim", "debian:trixie-slim"
 NODE = f"kindest/node:{_KUBERNETES}"
 VM = "tutorial/vm:bookworm"
+OPENSTACK = "tutorial/openstack:zed"
 REGISTRY = f"registry:{VERSIONS['cluster']['registry']}"
 _CONTROL_PLANE = tuple(
     f"registry.k8s.io/kube-{part}:{_KUBERNETES}" for part in ("apiserver", "controller-manager", "scheduler", "proxy")
@@ -131,6 +132,13 @@ PRODUCTS: dict[str, Product] = {
             for name in ("nvidia-ctk", "nvidia-container-runtime", "nvidia-container-runtime-hook")
         ),
         Image(VM, "vm", "vm/Dockerfile", ("vm/daemon.json", "vm/sshd.conf", "runc-bounded"), (_BOOKWORM,)),
+        Image(
+            OPENSTACK,
+            "cloud",
+            "openstack/Dockerfile",
+            ("openstack", "../../deployments/cpouta/rates.toml"),
+            (_BOOKWORM,),
+        ),
     )
 }
 GROUPS = tuple(dict.fromkeys(product.group for product in PRODUCTS.values()))
