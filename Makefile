@@ -71,5 +71,5 @@ COMPILE = $(abspath $(BIN))/uv pip compile --universal --generate-hashes --no-em
   --python-version 3.11 --custom-compile-command "make lock" --quiet
 lock: ## resolve the dependencies of pyproject.toml and of the images anew
 	@$(COMPILE) pyproject.toml --extra dev --upgrade --output-file requirements.lock
-	@for part in applications/forwarder/*/; do (cd $$part && $(COMPILE) packages.in --no-annotate --upgrade \
+	@for part in applications/forwarder/*/ applications/matmul/; do (cd $$part && $(COMPILE) packages.in --no-annotate --upgrade \
 	  --constraint $(CURDIR)/requirements.lock --output-file packages.txt) || exit 1; done

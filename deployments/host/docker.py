@@ -42,9 +42,11 @@ if repository and "docker.io" not in installed:
         packages=["docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin", "docker-compose-plugin"],
         _sudo=True,
     )
+    tools = ["rsync", "jq"]
 else:
-    apt.packages(name="Install Docker Engine", packages=["docker.io"], no_recommends=True, cache_time=86400, _sudo=True)
-apt.packages(name="Install rsync and jq", packages=["rsync", "jq"], cache_time=86400, _sudo=True)
+    tools = ["docker.io", "rsync", "jq"]
+if missing := [package for package in tools if package not in installed]:  # only then the lists are read
+    apt.packages(name=f"Install {', '.join(missing)}", packages=missing, no_recommends=True, update=True, _sudo=True)
 
 if user != "root":
     server.user(name=f"Let {user} use Docker without sudo", user=user, groups=["docker"], append=True, _sudo=True)
