@@ -1,7 +1,8 @@
 """Chapter 03: a Docker host. The engine, who may use it, how its logs are kept small, and its data on a volume."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from shlex import quote
 from typing import Any
@@ -126,10 +127,24 @@ def install(target: Target, source: str, dry: bool = False) -> Changes:
     Raises:
         TutorialError: A package can't be had, daemon.json is broken, or Docker does not start with it.
     """
-    changes = target.apply("docker", {"docker_repository": source}, dry=dry)
-    if changes.changed and not dry:
+    values = {"docker_repository": source}
+    if dry:
+        return target.apply("docker", values, dry=True)
+    with containers_kept(target):
+        changes = target.apply("docker", values)
+    if changes.changed:
         target.close()  # membership in a group counts from the next login
     return changes
+
+
+@contextmanager
+def containers_kept(target: Target) -> Iterator[None]:
+    """Start again, after the block, what ran before: a restart of Docker ends containers without a restart policy."""
+    running = target.run(["docker", "ps", "-q"], check=False, repeatable=True).stdout.split()
+    yield
+    ended = set(running) & set(target.run(["docker", "ps", "-aq"], check=False, repeatable=True).stdout.split())
+    if ended:  # one that was started with --rm is gone
+        target.run(["docker", "start", *sorted(ended)], timeout=180)
 
 
 @dataclass(frozen=True)
@@ -138,7 +153,7 @@ class Contents:
 
     Attributes:
         images: Their ids.
-        volumes: Their names, each with a checksum over its files.
+        volumes: Their names, each with a checksum over its files unless a container that runs may write to it.
         containers: Their names.
     """
 
@@ -154,9 +169,12 @@ def contents(target: Target) -> Contents:
         TutorialError: The engine does not answer.
     """
     root = target.run(["docker", "info", "-f", "{{.DockerRootDir}}"], repeatable=True).stdout.strip()
-    script = """cd "$0/volumes" 2>/dev/null && for v in $(docker volume ls -q); do
-      echo "$v $(tar -C "$v" --sort=name --numeric-owner -cf - . 2>/dev/null | sha256sum | cut -d" " -f1)"
-    done"""
+    script = """cd "$0/volumes" 2>/dev/null || exit 0
+    used=" $(docker ps -q | xargs -r docker inspect -f '{{range .Mounts}}{{.Name}} {{end}}' | tr '\\n' ' ')"
+    for v in $(docker volume ls -q); do case $used in
+      *" $v "*) echo "$v in use" ;;
+      *) echo "$v $(tar -C "$v" --sort=name --numeric-owner -cf - . 2>/dev/null | sha256sum | cut -d" " -f1)" ;;
+    esac; done"""
     volumes = target.run(target.sudo("sh", "-c", script, root), check=False, timeout=600, repeatable=True).stdout
     images = target.run(["docker", "images", "-aq", "--no-trunc"], repeatable=True).stdout
     containers = target.run(["docker", "ps", "-a", "--format", "{{.Names}}"], repeatable=True).stdout
@@ -243,17 +261,13 @@ def move(target: Target, folder: str = DATA_ROOT, *, adopt: bool = False, dry: b
     data = {"data_root": folder, "adopt": "yes" if adopt else "no"}
     if dry:
         return target.apply("data_root", data, dry=True)
-    running = target.run(["docker", "ps", "--format", "{{.Names}}"], check=False, repeatable=True).stdout.split()
-    with display.progress("Moving Docker's data") as report:
+    with display.progress("Moving Docker's data") as report, containers_kept(target):
 
         def watch(line: str) -> None:
             if left := _LEFT.search(line):
                 report(1 - int(left[1]) / max(1, int(left[2])), f"{left[1]} files to go")
 
-        changes = target.apply("data_root", data, watch=watch)
-    if running and changes.changed:  # those without a restart policy
-        target.run(["docker", "start", *running], timeout=180)
-    return changes
+        return target.apply("data_root", data, watch=watch)
 
 
 def run_hello(target: Target) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from helpers import display, gpu_versions
+from helpers import display, docker_host, gpu_versions
 from helpers.errors import TutorialError
 from helpers.gpu_versions import Versions
 from helpers.provision import Changes
@@ -130,12 +130,8 @@ def configure(target: Target, values: Mapping[str, object]) -> Changes:
     Raises:
         TutorialError: The deploy failed, or a container did not start.
     """
-    running = target.run(["docker", "ps", "-q"], check=False, repeatable=True).stdout.split()
-    changes = target.apply("container_toolkit", values)
-    ended = set(running) & set(target.run(["docker", "ps", "-aq"], repeatable=True).stdout.split())
-    if ended and changes.changed:  # those without a restart policy; one that was started with --rm is gone
-        target.run(["docker", "start", *ended], timeout=180)
-    return changes
+    with docker_host.containers_kept(target):
+        return target.apply("container_toolkit", values)
 
 
 def needs_restart(target: Target, driver: str) -> bool:
