@@ -205,20 +205,19 @@ def cost_figure(flavor: str, volume_gib: float) -> None:
     names = [n for n in cpouta_rates.FLAVORS if n.startswith("standard.")] + ["gpu.1.1gpu"]
     costs = [cpouta_rates.per_hour(n) * month for n in names]
     rows = cpouta_rates.states(flavor, volume_gib)
-    figure = Figure(figsize=(9, 3), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(5, 4))
     chosen = cpouta_rates.choose_flavor(flavor)
     bars = left.barh(names[::-1], costs[::-1], color=["C0" if n == chosen else "C7" for n in names[::-1]])
     left.bar_label(bars, fmt="{:,.0f}", padding=3)
     left.set(title="running all month, by flavor", xlabel="BU a month")
-    left.margins(x=0.15)
-    labels = [str(row["state"]) for row in rows]
+    left.margins(x=0.25)
+    labels = [str(row["state"]).replace(", ", ",\n") for row in rows]
     server, rest = ([float(str(row[k])) for row in rows] for k in ("server", "volume and address"))
     right.bar(labels, server, label="server", color="C0")
     right.bar(labels, rest, bottom=server, label="volume and address", color="C1")
     right.set(title=chosen, ylabel="BU a month")
-    right.tick_params(axis="x", labelrotation=20)
-    right.legend()
+    right.legend(loc="upper right")
     shelved = next(row for row in rows if row["state"] == "shelved")
     display.figure(
         figure,

@@ -1,4 +1,4 @@
-"""A proxy in front of one of the cloud's services that does, some times, what a cloud does on a bad day."""
+"""A proxy in front of a cloud's services that does, some times, what a cloud does on a bad day."""
 
 import http.client
 import json
@@ -35,10 +35,9 @@ class Fault:
 
 
 @dataclass
-class Proxy:
-    """A proxy at work."""
+class BadDay:
+    """What goes wrong, and what was asked; several proxies may share one."""
 
-    port: int
     faults: list[Fault] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
 
@@ -52,8 +51,8 @@ class Proxy:
 
 
 @contextmanager
-def proxy(upstream: int) -> Iterator[Proxy]:
-    """Run a proxy in front of a port of this machine."""
+def proxy(upstream: int, made: BadDay) -> Iterator[int]:
+    """Run a proxy in front of a port of this machine, and give its own port."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -102,11 +101,10 @@ def proxy(upstream: int) -> Iterator[Proxy]:
             return
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    made = Proxy(server.server_address[1])
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield made
+        yield server.server_address[1]
     finally:
         server.shutdown()
         server.server_close()

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from helpers.cpouta_look import RULE, Wanted
 from helpers.errors import TutorialError
 from helpers.settings import ROOT, settings
 from helpers.target import Target
-from tests.fault_proxy import Fault, Proxy, proxy
+from tests.fault_proxy import BadDay, Fault, proxy
 
 unit = pytest.mark.unit
 component = pytest.mark.component
@@ -405,23 +405,27 @@ def test_another_key_or_a_group_in_use_is_a_conflict_with_a_remedy(vm: Vm) -> No
     assert vm.leavings() == []
 
 
+SERVICES = {"compute": (8774, "/v2.1"), "network": (9696, ""), "block_storage": (8776, "/v3")}
+
+
 @contextmanager
-def through(cloud: Cloud, lab: cpouta_lab.Lab, service: str, port: int, path: str) -> Iterator[tuple[Proxy, Cloud]]:
-    """Give the same cloud with a proxy in front of a service."""
-    with proxy(lab.ports()[port]) as made:
-        content = yaml.safe_load(lab.clouds.read_text())
-        content["clouds"]["cpouta"][f"{service}_endpoint_override"] = f"http://127.0.0.1:{made.port}{path}"
+def bad_day(cloud: Cloud, lab: cpouta_lab.Lab) -> Iterator[tuple[BadDay, Cloud]]:
+    """Give the same cloud with a proxy in front of its services."""
+    with ExitStack() as stack:
+        made, content = BadDay(), yaml.safe_load(lab.clouds.read_text())
+        for service, (port, path) in SERVICES.items():
+            outside = stack.enter_context(proxy(lab.ports()[port], made))
+            content["clouds"]["cpouta"][f"{service}_endpoint_override"] = f"http://127.0.0.1:{outside}{path}"
         clouds = cloud.home / "clouds.yaml"
-        clouds.write_text(yaml.safe_dump(content))
-        clouds.chmod(0o600)
-        clouds.with_name("secure.yaml").write_text((lab.folder / "secure.yaml").read_text())
-        clouds.with_name("secure.yaml").chmod(0o600)
+        secrets = (lab.folder / "secure.yaml").read_text()
+        processes.write_atomically(clouds, yaml.safe_dump(content), 0o600)
+        processes.write_atomically(clouds.with_name("secure.yaml"), secrets, 0o600)
         yield made, replace(cloud, connection=cpouta_cloud.connect("cpouta", clouds))
 
 
 @in_lab
 def test_an_expired_token_is_renewed_and_revoked_credentials_are_named(cloud: Cloud, lab: cpouta_lab.Lab) -> None:
-    with through(cloud, lab, "compute", 8774, "/v2.1") as (bad, behind):
+    with bad_day(cloud, lab) as (bad, behind):
         token = behind.connection.auth_token
         bad.faults.append(Fault("GET", "/servers/detail", 1, 401))
         vm = behind.vm(Wanted())
@@ -436,7 +440,7 @@ def test_an_expired_token_is_renewed_and_revoked_credentials_are_named(cloud: Cl
 
 @in_lab
 def test_a_fault_of_the_cloud_is_waited_out_without_a_second_server(cloud: Cloud, lab: cpouta_lab.Lab) -> None:
-    with through(cloud, lab, "compute", 8774, "/v2.1") as (bad, behind):
+    with bad_day(cloud, lab) as (bad, behind):
         vm = behind.vm(Wanted())
         bad.faults += [
             Fault("GET", "/servers/detail", 2, 503),
@@ -451,27 +455,13 @@ def test_a_fault_of_the_cloud_is_waited_out_without_a_second_server(cloud: Cloud
 
 
 @in_lab
-def test_a_cloud_that_stays_broken_is_named_and_the_next_run_completes(cloud: Cloud, lab: cpouta_lab.Lab) -> None:
-    with through(cloud, lab, "compute", 8774, "/v2.1") as (bad, behind):
-        vm = behind.vm(Wanted())
-        bad.faults.append(Fault("POST", "/servers$", 99, 500))
-        with pytest.raises(TutorialError, match=r"could not make the server[\s\S]*a fault of its own, 4 times"):
-            vm.create()
-        assert sum(request.startswith("POST") and request.endswith("/servers") for request in bad.seen) == 4
-    good = cloud.vm(Wanted())
-    assert states(good)["security group"] == "there"
-    good.create()
-    assert states(good) == COMPLETE
-
-
-@in_lab
 def test_a_slow_build_ends_the_run_but_not_the_server(
     cloud: Cloud, lab: cpouta_lab.Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def building(content: Any) -> None:
         content["server"]["status"] = "BUILD"
 
-    with through(cloud, lab, "compute", 8774, "/v2.1") as (bad, behind):
+    with bad_day(cloud, lab) as (bad, behind):
         bad.faults.append(Fault("GET", r"/servers/[0-9a-f-]{36}$", 999, change=building))
         monkeypatch.setattr(cpouta, "_SERVER_SECONDS", 1.0)
         with pytest.raises(TutorialError, match=r"server is still BUILD[\s\S]*goes on waiting"):
@@ -485,27 +475,32 @@ def test_a_slow_build_ends_the_run_but_not_the_server(
 
 
 @in_lab
-def test_interrupted_at_any_request_the_next_run_completes_or_clean_removes(cloud: Cloud, lab: cpouta_lab.Lab) -> None:
-    """Each request that changes something fails for good, one after the other."""
-    steps = {
-        "compute": (8774, "/v2.1", ("/os-keypairs", "/servers$", "os-volume_attachments")),
-        "network": (9696, "", ("/security-groups", "/security-group-rules", "/floatingips")),
-        "block_storage": (8776, "/v3", ("/volumes$",)),
-    }
-    for service, (port, prefix, paths) in steps.items():
-        with through(cloud, lab, service, port, prefix) as (bad, behind):
-            for path in paths:
-                bad.faults[:] = [Fault("POST", path, 99, 500)]
-                with pytest.raises(TutorialError, match="a fault of its own"):
-                    behind.vm(Wanted()).create()
-                cloud.vm(Wanted()).clean(delete_volume=True)
-                assert cloud.vm(Wanted()).leavings() == [], f"clean after {path}"
-    with through(cloud, lab, "network", 9696, "") as (bad, behind):
-        bad.faults[:] = [Fault("PUT", "/floatingips/", 99, 500)]
-        with pytest.raises(TutorialError, match="a fault of its own"):
-            behind.vm(Wanted()).create()
+def test_broken_off_at_any_step_the_next_run_goes_on_there(cloud: Cloud, lab: cpouta_lab.Lab) -> None:
+    """Each request that makes something fails for good, one after the other: each run comes one step further."""
+    steps = (
+        ("POST", "/os-keypairs", "register the key"),
+        ("POST", "/security-groups", "make the security group"),
+        ("POST", "/security-group-rules", "change the SSH rule"),
+        ("POST", "/servers$", "make the server"),
+        ("POST", "/volumes$", "make the volume"),
+        ("POST", "/os-volume_attachments", "attach the volume"),
+        ("POST", "/floatingips", "give the server a floating IP"),
+        ("PUT", "/floatingips/", "give the server a floating IP"),
+    )
+    with bad_day(cloud, lab) as (bad, behind):
+        vm = behind.vm(Wanted())
+        for method, path, named in steps:
+            bad.faults[:] = [Fault(method, path, 99, 500)]
+            with pytest.raises(TutorialError, match=rf"could not {named}[\s\S]*a fault of its own, 4 times"):
+                vm.create()
+            assert bad.faults[0].times == 95, "four attempts"
+            if path == "/security-group-rules":
+                cloud.vm(Wanted()).clean()
+                assert cloud.vm(Wanted()).leavings() == []
         bad.faults.clear()
-        assert behind.vm(Wanted()).create() == ["floating IP", "Host cpouta"]
+        assert vm.create() == ["floating IP", "Host cpouta"]
+        assert states(vm) == COMPLETE
+        assert len(list(cloud.connection.compute.servers())) == 1
 
 
 @in_lab
