@@ -454,10 +454,15 @@ def _server_failed(server: Any) -> TutorialError:
     )
 
 
+def notes() -> Path:
+    """Give the folder where is noted what was made in the reader's own cloud, from whichever target."""
+    return settings().state / "cloud"
+
+
 def leftovers(target: str) -> list[Leftover]:
     """List what the tutorial made in the reader's own cloud; the volume, with its data, stays."""
-    found = []
-    for record in sorted((settings().state / target / "cpouta").glob("tutorial-*.json")):
+    found = list[Leftover]()
+    for record in sorted(notes().glob("tutorial-*.json")) if target not in ("local", "vm") else ():
         note = json.loads(record.read_text(encoding="utf-8"))
         where, name = f"cloud {note['cloud']}", record.stem
         if note["made"]:

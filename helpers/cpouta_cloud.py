@@ -56,7 +56,7 @@ def connect(cloud: str = "cpouta", clouds: Path | None = None) -> "Connection":
         raise TutorialError(
             f"There is no cloud {cloud!r} in {loader.config_filename or _WHERE}",
             there or "there is no such file",
-            "set the parameter cloud to one of those" if there else f"{_MAKE}; name the cloud {cloud} in it",
+            "set the parameter cloud_name to one of those" if there else f"{_MAKE}; name the cloud {cloud} in it",
         )
     _keep_private(loader)
     try:

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from helpers import airgap, cpouta_rates, display
-from helpers.cpouta import Cloud, Vm
+from helpers.cpouta import Cloud, Vm, notes
 from helpers.cpouta_cloud import again, connect
 from helpers.cpouta_ssh import own_address
 from helpers.errors import TutorialError
@@ -159,9 +159,8 @@ def reach(target: str, cloud: str) -> Cloud | None:
     """
     if target == "local":
         return None
-    folder = settings().state / target / "cpouta"
     if target != "vm":
-        return Cloud(connect(cloud), cloud, Path.home(), folder)
+        return Cloud(connect(cloud), cloud, Path.home(), notes())
     ours = lab()
     ours.up()
     return ours.cloud()

@@ -219,7 +219,7 @@ def cloud(lab: cpouta_lab.Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(cpouta_cloud, "_PAUSE_SECONDS", 0.05)
     monkeypatch.setenv("TUTORIAL_STATE", str(tmp_path / "state"))
     settings.cache_clear()
-    made = replace(lab.cloud(), home=tmp_path, folder=tmp_path / "state" / "vm" / "cpouta")
+    made = replace(lab.cloud(), home=tmp_path, folder=cpouta.notes())
     yield made
     empty(lab)
     settings.cache_clear()
@@ -506,15 +506,15 @@ def test_broken_off_at_any_step_the_next_run_goes_on_there(cloud: Cloud, lab: cp
 @in_lab
 def test_clean_lists_what_was_made_and_keeps_the_volume(cloud: Cloud) -> None:
     cloud.vm(Wanted("standard.tiny", volume_gib=1)).create()
-    rows = cpouta.leftovers("vm")
+    rows = cpouta.leftovers("host")
     assert [(row.what, row.remove is None) for row in rows] == [
         ("tutorial-cpouta: server, floating IP, security group, key pair", False),
         ("tutorial-cpouta: volume", True),
     ]
     cloud.vm(Wanted()).clean()
-    assert [row.what for row in cpouta.leftovers("vm")] == ["tutorial-cpouta: volume"]
+    assert [row.what for row in cpouta.leftovers("host")] == ["tutorial-cpouta: volume"]
     cloud.vm(Wanted()).clean(delete_volume=True)
-    assert cpouta.leftovers("vm") == []
+    assert cpouta.leftovers("host") == []
 
 
 # The volume, in the tests' VM
