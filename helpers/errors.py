@@ -81,3 +81,7 @@ class TutorialError(Exception):
     def _render_traceback_(self) -> list[str]:
         """Give IPython the message in place of a stack trace (IPython's hook for exceptions that render themselves)."""
         return str(self).splitlines()
+
+
+class Unreachable(TutorialError):
+    """The machine could not be connected to; nothing was done on it."""

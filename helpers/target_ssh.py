@@ -16,7 +16,7 @@ from shlex import join, quote, split
 from typing import ClassVar
 
 from helpers import ssh
-from helpers.errors import TutorialError
+from helpers.errors import TutorialError, Unreachable
 from helpers.processes import free_port, require_free
 from helpers.target import KINDS, Capability, Completed, Target, failed
 from helpers.target_local import git_tracked, pipe_here, run_here
@@ -271,7 +271,7 @@ class SshTarget(Target):
             log.unlink(missing_ok=True)
             if done.returncode != 0:
                 meaning, remedy = ssh.explain(said)
-                raise TutorialError(
+                raise Unreachable(
                     "SSH could not connect", meaning, remedy, target=self.name, command=["ssh", self._host], output=said
                 )
             for flag, forward in self._forwards:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from helpers import processes
+from helpers.errors import Unreachable
 
 # Modules of chapters that leave something behind; each has `leftovers(target) -> list[Leftover]`.
-CHAPTER_MODULES = (
+ON_THE_MACHINE = (
     "helpers.target_ssh",
-    "helpers.ssh",
     "helpers.forwarder_local",
     "helpers.cluster",
     "helpers.nvshare",
@@ -18,10 +18,9 @@ CHAPTER_MODULES = (
     "helpers.gpu",
     "helpers.docker_host",
     "helpers.tools",
-    "helpers.cpouta",
-    "helpers.cpouta_lab",
-    "helpers.vm",
 )
+# What is asked without the machine, and goes after what needs the way to it.
+AROUND_IT = ("helpers.cpouta", "helpers.cpouta_lab", "helpers.ssh", "helpers.vm")
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,15 @@ def leftovers(target: str) -> list[Leftover]:
         target: The target's name.
 
     Returns:
-        Running processes first, the youngest first, then what the chapters name.
+        Running processes first, the youngest first, then what the chapters name. Of a machine that can't be reached one
+        row says so.
     """
     found = [Leftover(f"process {p.name}", f"process id {p.pid}", p.stop) for p in reversed(processes.running(target))]
-    for module in CHAPTER_MODULES:
+    try:
+        for module in ON_THE_MACHINE:
+            found += import_module(module).leftovers(target)
+    except Unreachable as error:
+        found.append(Leftover("what is on the machine", target, None, f"it can't be reached: {error.why}"))
+    for module in AROUND_IT:
         found += import_module(module).leftovers(target)
     return found

@@ -587,4 +587,4 @@ class TestVolume:
 def test_the_volume_s_deploy_is_planned_where_there_is_no_machine() -> None:
     with Target.open("local") as target:
         assert FORMAT in target.apply("volume", DATA, dry=True).changed
-    assert RULE and undo.CHAPTER_MODULES.index("helpers.cpouta_lab") < undo.CHAPTER_MODULES.index("helpers.vm")
+    assert RULE and undo.AROUND_IT.index("helpers.cpouta_lab") < undo.AROUND_IT.index("helpers.vm")

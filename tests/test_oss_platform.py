@@ -516,24 +516,3 @@ def test_shares_that_a_device_plugin_offers_are_not_touched(cluster: kind.Cluste
         assert cluster.get("nodes")[0]["status"]["capacity"][nvshare.RESOURCE] == "10"
     finally:
         patch(op="remove")
-
-
-@in_vm
-def test_chapter_05_runs_on_the_vm_and_leaves_the_cluster_as_it_was(scripts: kind.Cluster) -> None:
-    """The notebook is the test: set-up by helper, second run, added script, check, eleven pods for ten shares."""
-    before = scripts.get("nodes")[0]["metadata"]["uid"]
-    argv = [sys.executable, "-m", "helpers.cli", "run", "05", "--target", "vm", "--param", "option=1"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=900, cwd=ROOT)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
-    report = re.search(r"report: (\S+)", done.stdout)
-    assert report
-    scripts.close()  # the notebook's kubeconfig has taken the place of ours
-    green = set(json.loads(Path(report[1]).read_text())["chapters"][0]["green"])
-    assert green >= {
-        "The second run changes nothing", "Nothing but the namespace is new", "Both pods say PASS",
-        "Ten pods have a share each", "The eleventh waits", "For want of a share", "The eleventh has the free share",
-        "No share is advertised any more",
-    }  # fmt: skip
-    assert scripts.get("nodes")[0]["metadata"]["uid"] == before
-    namespaces = {n["metadata"]["name"] for n in scripts.get("namespaces")}
-    assert namespaces.isdisjoint({"team", "nvshare-rehearsal"})

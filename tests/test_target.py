@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from helpers import processes, ssh, ssh_lab
+from helpers import processes, ssh, ssh_lab, undo
 from helpers.errors import TutorialError
 from helpers.target import Target, valid_name
 from helpers.target_local import LocalTarget
@@ -145,3 +145,8 @@ def test_the_sandbox_goes_away(vm: SshTarget, place: ssh.Endpoint) -> None:
 def test_names_that_no_target_can_have(name: str) -> None:
     with pytest.raises(TutorialError):
         valid_name(name)
+
+
+def test_clean_of_a_machine_that_can_not_be_reached_says_so_and_lists_the_rest() -> None:
+    (row,) = [item for item in undo.leftovers("no-such-machine.invalid") if item.where == "no-such-machine.invalid"]
+    assert row.remove is None and "it can't be reached: no such host name" in row.stays
