@@ -16,7 +16,7 @@ from helpers.errors import TutorialError
 from helpers.kind import REGISTRY_PORT, Cluster
 from helpers.processes import PYTHON, write_atomically
 from helpers.settings import ROOT, settings
-from helpers.target import Capability, Target, opened
+from helpers.target import Target, opened, with_docker
 from helpers.tools import find
 from helpers.undo import Leftover
 
@@ -381,10 +381,8 @@ def pod(cluster: Cluster, deployment: str) -> str:
 
 def leftovers(target: str) -> list[Leftover]:
     """List the images and their sources on a target; what is in the cluster goes with that, the VM goes as a whole."""
-    if target in ("local", "vm"):
-        return []
-    with opened(target) as machine:
-        if Capability.DOCKER not in machine.capabilities():
+    with with_docker(target) as machine:
+        if not machine:
             return []
         words = ["docker", "images", "-q", "--filter", f"label={_LABEL}"]
         there = machine.run(words, repeatable=True).stdout.split()

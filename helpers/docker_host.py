@@ -10,7 +10,7 @@ from typing import Any
 from helpers import airgap, display
 from helpers.errors import TutorialError
 from helpers.provision import Changes
-from helpers.target import Capability, Target, opened
+from helpers.target import Capability, Target, with_docker
 from helpers.undo import Leftover
 
 REPOSITORY = "https://download.docker.com/linux"
@@ -292,10 +292,8 @@ def delete_old_data(target: Target) -> None:
 
 def leftovers(target: str) -> list[Leftover]:
     """List what chapter 03 did to a machine; an engine and its data are no less the reader's own, so they stay."""
-    if target in ("local", "vm"):
-        return []
-    with opened(target) as machine:
-        if Capability.DOCKER not in machine.capabilities():
+    with with_docker(target) as machine:
+        if not machine:
             return []
         rows, found = list[Leftover](), look(machine)
         if old := old_data(machine):

@@ -21,7 +21,7 @@ from helpers import airgap, display, tools
 from helpers.errors import TutorialError
 from helpers.processes import write_atomically
 from helpers.settings import ROOT, settings
-from helpers.target import Capability, Target, opened
+from helpers.target import Capability, Target, opened, with_docker
 from helpers.target_local import run_here
 from helpers.undo import Leftover
 from helpers.vm import THAW
@@ -520,10 +520,8 @@ def _condition(thing: Mapping[str, Any], name: str) -> bool:
 
 def leftovers(target: str) -> list[Leftover]:
     """List the cluster and the registry of a target; the VM goes as a whole."""
-    if target in ("local", "vm"):
-        return []
-    with opened(target) as machine:
-        if Capability.DOCKER not in machine.capabilities():
+    with with_docker(target) as machine:
+        if not machine:
             return []
         cluster, found = Cluster(machine), list[Leftover]()
         names = machine.run(["docker", "ps", "-a", "--format", "{{.Names}}"], repeatable=True).stdout.split()

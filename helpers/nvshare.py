@@ -17,7 +17,7 @@ from helpers import airgap, cluster, display
 from helpers.errors import TutorialError
 from helpers.kind import REGISTRY_PORT, Cluster, pod_state
 from helpers.settings import ROOT
-from helpers.target import Capability, Target, opened
+from helpers.target import Target, opened, with_docker
 from helpers.undo import Leftover
 
 FOLDER = ROOT / "deployments" / "platform" / "nvshare"
@@ -252,10 +252,8 @@ def files() -> list[Path]:
 
 def leftovers(target: str) -> list[Leftover]:
     """List the rehearsal's image and its sources; what is in the cluster goes with that, the VM goes as a whole."""
-    if target in ("local", "vm"):
-        return []
-    with opened(target) as machine:
-        if Capability.DOCKER not in machine.capabilities() or not _images(machine):
+    with with_docker(target) as machine:
+        if not machine or not _images(machine):
             return []
     return [Leftover("the rehearsal's image", f"image {IMAGE}", lambda: _delete(target))]
 

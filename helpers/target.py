@@ -291,3 +291,13 @@ def opened(name: str) -> Iterator[Target]:
     """Open a target for a block and close it afterwards."""
     with Target.open(name) as target:
         yield target
+
+
+@contextmanager
+def with_docker(name: str) -> Iterator[Target | None]:
+    """Open a machine for what its Docker holds; None without one, for `local`, and for `vm`, which goes as a whole."""
+    if name in ("local", "vm"):
+        yield None
+        return
+    with opened(name) as machine:
+        yield machine if Capability.DOCKER in machine.capabilities() else None
