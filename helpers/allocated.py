@@ -108,9 +108,6 @@ def readable(resource: str, amount: Decimal) -> str:
 
 def draw(rows: Sequence[Allocated]) -> None:
     """Show the booked resources as bars, in percent of what is there."""
-    import matplotlib
-
-    matplotlib.use("agg")
     from matplotlib.figure import Figure
 
     shown = [row for row in rows if row.requests or row.limits][::-1]
@@ -125,11 +122,7 @@ def draw(rows: Sequence[Allocated]) -> None:
     widest = max([100, *(row.percent(max(row.requests, row.limits)) for row in shown)])
     axes.set(yticks=range(len(shown)), yticklabels=[row.resource for row in shown], xlim=(0, widest * 1.1))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#7b8b9a")
-    axes.tick_params(color="#7b8b9a")
-    for thing in (*axes.get_xticklabels(), *axes.get_yticklabels()):
-        thing.set_color("#7b8b9a")
-    axes.set_xlabel("percent of what the node has: requests green, limits orange", color="#7b8b9a", fontsize=9)
+    axes.set_xlabel("percent of what the node has: requests green, limits orange", fontsize=9)
     text = "; ".join(
         f"{row.resource}: requests {row.percent(row.requests)}%, limits {row.percent(row.limits)}%"
         for row in shown[::-1]

@@ -195,9 +195,6 @@ def cost_figure(flavor: str, volume_gib: float) -> None:
         flavor: The flavor that is wanted.
         volume_gib: The volume's size in GiB.
     """
-    import matplotlib
-
-    matplotlib.use("agg")
     from matplotlib.figure import Figure
 
     month = cpouta_rates.HOURS_A_MONTH

@@ -369,7 +369,7 @@ def data_root() -> Sheet:
         sheet.box(x, 20, 108, 50, name, what, kind="here" if name == "switch" else "")
         if place:
             sheet.arrow((x - 10, 45), (x, 45))
-    sheet.lane(10, 90, 344, 66, "counts until the switch: /var/lib/docker, on the root disk")
+    sheet.lane(10, 90, 344, 66, "counts until the switch: /var/lib/docker")
     sheet.lane(364, 90, 344, 66, "counts from then on: /media/volume/docker")
     sheet.text(22, 136, "a reboot brings Docker back with it", soft=True)
     sheet.text(376, 136, "the old folder is kept until you delete it", soft=True)

@@ -30,7 +30,7 @@ class Report(Protocol):
 
 Rows = Sequence[Mapping[str, object]]
 _GOOD = {"ready", "running", "active", "passed", "ok", "yes", "success", "done", "finished", "same"}
-_BAD = {"failed", "stopped", "missing", "refused", "no", "error", "dead", "changed", "failure"}
+_BAD = {"failed", "stopped", "missing", "refused", "no", "error", "dead", "failure"}
 
 
 def mode() -> Literal["live", "html", "text"]:
