@@ -75,7 +75,7 @@ def show(text: str, html: str = "") -> None:
 
 def _show(text: str, html: str = "") -> Any:
     """Show it, and give IPython's display handle, with which the same place can be updated; None in a terminal."""
-    shown = _Shown(text, html or f"<pre>{escape(text)}</pre>")
+    shown = _Shown(text, html or f'<pre class="t-text">{escape(text)}</pre>')
     if _in_kernel():
         from IPython.display import display as ipython_display
 
