@@ -4,11 +4,12 @@ Source: https://docs.openstack.org/openstacksdk/latest/user/config/configuration
 https://docs.csc.fi/cloud/pouta/application-credentials/.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from helpers.errors import TutorialError
 
@@ -90,18 +91,22 @@ def again(what: str, step: Callable[[], T]) -> T:
     Raises:
         TutorialError: The cloud refuses it, or still has its fault after four attempts.
     """
-    for attempt in range(_ATTEMPTS):
-        try:
-            with told(what):
+    retrying = Retrying(
+        retry=retry_if_exception_type(Unsure),
+        stop=stop_after_attempt(_ATTEMPTS),
+        wait=wait_exponential(_PAUSE_SECONDS),
+        reraise=True,
+    )
+    try:
+        for attempt in retrying:
+            with attempt, told(what):
                 return step()
-        except Unsure as fault:
-            if attempt == _ATTEMPTS - 1:
-                raise TutorialError(
-                    f"The cloud could not {what}",
-                    f"it has a fault of its own, {_ATTEMPTS} times in a row: {fault}",
-                    "look at https://status.csc.fi, and run the cell again later: it goes on where it stopped",
-                ) from None
-        time.sleep(_PAUSE_SECONDS * 2**attempt)
+    except Unsure as fault:
+        raise TutorialError(
+            f"The cloud could not {what}",
+            f"it has a fault of its own, {_ATTEMPTS} times in a row: {fault}",
+            "look at https://status.csc.fi, and run the cell again later: it goes on where it stopped",
+        ) from None
     raise AssertionError("unreachable")
 
 
