@@ -39,7 +39,9 @@ def test_chapters_02_to_05_provision_the_vm_and_a_second_run_changes_nothing(mac
     }  # fmt: skip
 
     _tutorial("03", "04")
-    executed = [nbformat.read(p, as_version=4) for p in sorted((settings().build / "executed" / "vm").glob("0[34]_*"))]
+    executed = [
+        nbformat.read(p, as_version=4) for p in sorted((settings().build / "executed" / "vm").glob("0[34]_*.ipynb"))
+    ]
     shown = [text for book in executed for text in _texts(book)]
     assert any("no changes" in text for text in shown)
     assert not [text for text in shown if re.search(r" {2,}(would change|changed)$", text, re.MULTILINE)]
