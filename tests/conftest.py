@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import airgap, doctor, kind, processes, vm
+from helpers import airgap, cpouta_lab, doctor, kind, processes, vm
 from helpers.settings import settings
 from helpers.target import Target
 
@@ -82,6 +82,7 @@ def machine(require: Callable[[str], str], tmp_path_factory: pytest.TempPathFact
             with Target.open("vm") as target:
                 yield target
         finally:
+            cpouta_lab.lab().destroy()  # chapter 02 has played the cloud with it
             vm.destroy()
             settings.cache_clear()
 
