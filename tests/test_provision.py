@@ -75,9 +75,9 @@ def test_an_operation_that_fails_is_named_with_what_it_said(machine: Target, fol
 @pytest.mark.component
 @pytest.mark.docker
 def test_a_machine_with_another_host_key_is_refused(machine: Target, folder: Path, tmp_path: Path) -> None:
+    machine.run(["true"])  # the connection that is open stays; pyinfra's own has to verify by itself
     known = Path.home() / ".ssh" / "tutorial-test-vm.known_hosts"
     before = known.read_text()
-    machine.run(["true"])  # the connection that is open stays; pyinfra's own has to verify by itself
     other = "AAAAC3NzaC1lZDI1NTE5AAAAIN0bk0aWbMUJqQ8xUdvSpYbJx3Vlv0Qk8Jgk0jv0Z0a1"
     known.write_text(f"{before.split()[0]} ssh-ed25519 {other}\n")
     try:
