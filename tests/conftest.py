@@ -30,6 +30,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items.sort(key=_rank)
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Have the lab before the first test that needs it: from nothing that takes a quarter of an hour."""
+    needing = [item for item in session.items if {"machine", "lab"} & set(getattr(item, "fixturenames", ()))]
+    if needing and not session.config.option.collectonly and doctor.docker_engine() and airgap.needed():
+        airgap.build(quiet=True)
+
+
 def _rank(item: pytest.Item) -> tuple[int, bool]:
     """Order by tier; in it first what makes for itself what other tests would have to make."""
     return next(i for i, t in enumerate(_TIERS) if item.get_closest_marker(t)), not item.get_closest_marker("first")
@@ -67,8 +74,6 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def machine(require: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """Give a VM of the tests' own, its SSH configuration in a home folder of its own; both are removed in the end."""
     require("docker")
-    if airgap.needed():
-        airgap.build(quiet=True)
     with pytest.MonkeyPatch.context() as patch:
         cache = Path.home() / ".cache"
         patch.setenv("XDG_CACHE_HOME", os.environ.get("XDG_CACHE_HOME") or str(cache))
