@@ -12,7 +12,7 @@ from pyinfra.facts.files import Sha256File
 from pyinfra.facts.server import Home
 from pyinfra.operations import apt, files, server
 
-from deployments.host import apt_source
+from deployments.host import apt_source, cuda_profile
 
 base = host.data.get("cuda_repository", "https://developer.download.nvidia.com/compute/cuda")
 version = str(host.data.get("cuda", "12.2"))
@@ -53,11 +53,7 @@ same = str(host.data.get("driver", "535")) == driver.partition(".")[0]
 wanted = "cuda" if same else f"cuda-toolkit-{version.replace('.', '-')}"
 apt.packages(name=f"Install CUDA {version}: {wanted}", packages=[wanted], _sudo=True)
 
-folder = f"/usr/local/cuda-{version}"
-for variable, line in (
-    ("PATH", f"export PATH={folder}/bin:$PATH"),
-    ("LD_LIBRARY_PATH", f"export LD_LIBRARY_PATH={folder}/lib64${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}"),
-):
+for variable, line in cuda_profile.lines(version).items():
     files.line(
         name=f"Have {variable} in ~/.bashrc",
         path=f"{home}/.bashrc",

@@ -7,9 +7,11 @@ from pyinfra import host
 from pyinfra.facts.server import Home
 from pyinfra.operations import apt, files
 
+from deployments.host import cuda_profile
+
 version = str(host.data.get("cuda", "12.2"))
 keyring = host.data.get("cuda_keyring", "cuda-216F19BD-keyring.gpg")
-folder, home = f"/usr/local/cuda-{version}", host.get_fact(Home) or "~"
+home = host.get_fact(Home) or "~"
 
 for path in (
     "/etc/apt/sources.list.d/graphics-drivers.list",
@@ -23,10 +25,7 @@ for path in (
     files.file(name=f"Remove {path}", path=path, present=False, _sudo=True)
 local = f"cuda-repo-ubuntu2204-{version.replace('.', '-')}-local"
 apt.packages(name=f"Remove {local}", packages=[local], present=False, extra_uninstall_args="--purge", _sudo=True)
-for variable, line in (
-    ("PATH", f"export PATH={folder}/bin:$PATH"),
-    ("LD_LIBRARY_PATH", f"export LD_LIBRARY_PATH={folder}/lib64${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}"),
-):
+for variable, line in cuda_profile.lines(version).items():
     files.line(
         name=f"Remove {variable} from ~/.bashrc",
         path=f"{home}/.bashrc",
