@@ -149,6 +149,12 @@ def test_logs_and_metrics_are_shipped(made: Stack) -> None:
     assert 'forwarder_tasks_total{outcome="SUCCESS",task="tasks.forwarder-requests"}' in text
 
 
+def test_a_reconcile_whose_process_was_killed_is_done_without_a_scheduler(made: Stack) -> None:
+    assert made.client.lock("forwarder:lock", timeout=3).acquire(blocking=True, blocking_timeout=10)
+    _wish(made, "import", "orphan", ("one", 1))
+    wait_until(lambda: "reader/orphan/one" in made.client.hgetall("forwarder:relay:services"), 30)
+
+
 def test_the_lock_of_somebody_else_is_respected_and_the_next_trigger_goes_on(made: Stack) -> None:
     lock = made.client.lock("forwarder:lock", timeout=60)
     assert lock.acquire(blocking=True, blocking_timeout=10)

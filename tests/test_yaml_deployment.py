@@ -451,13 +451,13 @@ def test_an_export_of_a_service_that_is_not_there_fails_by_name_and_works_later(
     late = {"name": "late", "address": "late-service.forwarder.svc.cluster.local", "port": 7600}
     try:
         forwarder.wait(forwarder.forward_export("reader", "late", [late]), timeout=60)
-        _until(lambda: forwarder.forward_status("reader", "late")["state"] == "failed", 30)
+        _until(lambda: forwarder.forward_status("reader", "late")["state"] == "failed", 90)
         assert "404" in forwarder.forward_status("reader", "late")["connections"][0]["error"]
         selector = ["create", "service", "clusterip", "late-service", "--tcp=7600:7600", "-n", "forwarder"]
         ready.kubectl(*selector)
         ready.kubectl("set", "selector", "service/late-service", "app=fastapi-server", "-n", "forwarder")
         forwarder.wait(forwarder.forward_export("reader", "late", [late]), timeout=60)
-        _until(lambda: forwarder.forward_status("reader", "late")["state"] == "active", 60)
+        _until(lambda: forwarder.forward_status("reader", "late")["state"] == "active", 90)
     finally:
         ready.kubectl("delete", "service", "late-service", "-n", "forwarder", "--ignore-not-found")
         forwarder.wait(forwarder.forward_cancel("reader", "late"), timeout=60)

@@ -1,4 +1,4 @@
-"""What the worker's main process does beside its loop: ship log and metrics to Redis, send lost requests again."""
+"""What the worker's main process does beside its loop: ship log and metrics to Redis, send again what was lost."""
 
 from __future__ import annotations
 
@@ -78,11 +78,29 @@ def resend(client: Any, app: Celery) -> int:
     return len(identities)
 
 
+def overdue(client: Any, app: Celery, before: str | None) -> str | None:
+    """Send a trigger where a reconcile is due and nobody is at it: its process was killed, or it failed.
+
+    Args:
+        client: Redis.
+        app: Sends.
+        before: What this returned the last time; a reconcile that is due now only has somebody at it, as a rule.
+
+    Returns:
+        What is due; None when nothing is.
+    """
+    due_now: str | None = client.get(keys.DIRTY)
+    if due_now and due_now == before and not client.exists(keys.LOCK) and not client.llen(keys.QUEUE):
+        app.send_task(keys.TASK_TRIGGER, ignore_result=True)
+    return due_now
+
+
 def start(settings: Settings, app: Celery) -> None:
     """Start the thread; it goes on when Redis comes back."""
-    client, tail = settings.redis(), Tail(settings.log_file)
+    client, tail, unsettled = settings.redis(), Tail(settings.log_file), None
 
     def round_() -> None:
+        nonlocal unsettled
         lines = tail.lines()
         for begin in range(0, len(lines), _BATCH):
             client.rpush(keys.BACKEND_LOGS, *lines[begin : begin + _BATCH])
@@ -93,6 +111,7 @@ def start(settings: Settings, app: Celery) -> None:
         if settings.cluster == "kubernetes":  # here it is the backend itself that makes connections
             client.set(keys.RELAY_ALIVE, "kubernetes", px=ALIVE_MILLISECONDS)
         resend(client, app)
+        unsettled = overdue(client, app, unsettled)
 
     def run() -> None:
         while True:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from kubernetes import client, config
+from urllib3.exceptions import HTTPError
 
 from . import keys
 from .cluster import Service
@@ -21,6 +22,7 @@ _MINE = "app.kubernetes.io/managed-by=forwarder"
 _PLACE, _ADDRESS, _TYPE, _LEADS = "forwarder/place", "forwarder/address", "forwarder/type", "forwarder/leads-to"
 _IN_CLUSTER = re.compile(r"([a-z0-9-]+)\.([a-z0-9-]+)(?:\.svc(?:\.[a-z0-9.-]+)?)?")
 _SECONDS = 10
+_FAILURES = (OSError, LookupError, client.ApiException, HTTPError)  # of names, and of the API or the way to it
 
 
 def object_name(service: Service) -> str:
@@ -57,7 +59,7 @@ class KubernetesCluster:
             service = Service(user, place, notes[_TYPE], notes[_ADDRESS], item.spec.ports[0].port)
             try:
                 stale = notes[_LEADS] != self._leads_to(service)
-            except (OSError, LookupError, client.ApiException):
+            except _FAILURES:
                 stale = True
             found.add(replace(service, port=0) if stale else service)
         made = {(service.user, service.place) for service in found}
@@ -72,7 +74,7 @@ class KubernetesCluster:
         """Make a connection, or change it; where it leads nowhere, say so and try again at the next trigger."""
         try:
             self._tell(service, "active", self._make(service), "")
-        except (OSError, LookupError, client.ApiException) as error:
+        except _FAILURES as error:
             reason = f"{error.status} {error.reason}" if isinstance(error, client.ApiException) else str(error)
             logger.warning("%s/%s was not made: %s", service.user, service.place, reason)
             self._tell(service, "failed", "", reason)
