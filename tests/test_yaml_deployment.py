@@ -451,6 +451,7 @@ def test_an_export_of_a_service_that_is_not_there_fails_by_name_and_works_later(
     late = {"name": "late", "address": "late-service.forwarder.svc.cluster.local", "port": 7600}
     try:
         forwarder.wait(forwarder.forward_export("reader", "late", [late]), timeout=60)
+        # 90 s: the lock of a worker that another test has killed lives 30
         _until(lambda: forwarder.forward_status("reader", "late")["state"] == "failed", 90)
         assert "404" in forwarder.forward_status("reader", "late")["connections"][0]["error"]
         selector = ["create", "service", "clusterip", "late-service", "--tcp=7600:7600", "-n", "forwarder"]

@@ -84,7 +84,7 @@ def overdue(client: Any, app: Celery, before: str | None) -> str | None:
     Args:
         client: Redis.
         app: Sends.
-        before: What this returned the last time; a reconcile that is due now only has somebody at it, as a rule.
+        before: What this returned the last time: what became due since then is, as a rule, about to be done.
 
     Returns:
         What is due; None when nothing is.
