@@ -15,7 +15,7 @@ from helpers.settings import ROOT, settings
 from helpers.target import Target
 
 LAB = ROOT / "tests" / "airgap" / "lab.py"
-GROUPS = ("bases", "tools", "checks", "cluster", "nvidia", "vm", "cloud")
+GROUPS = ("bases", "tools", "checks", "cluster", "nvidia", "vm", "ray", "airflow", "cloud")
 _PROBE = "hello-world"
 _PROBE_SECONDS = 15
 

@@ -27,6 +27,8 @@ from products import (
     NODE,
     PRODUCTS,
     VERSIONS,
+    Charts,
+    CopiedProgram,
     Debian,
     Image,
     LinkedProgram,
@@ -51,7 +53,7 @@ class Failed(Exception):
 
 
 def program(name: str) -> Path:
-    """Tell where a program is (or will be) in the cache."""
+    """Tell where a program, or a folder of charts, is (or will be) in the cache."""
     return CACHE / "bin" / fingerprint(name) / ("kubectl" if name == "kubernetes" else name)
 
 
@@ -72,14 +74,17 @@ def _files(product: Product) -> list[Path]:
         return sorted(p for p in folder.glob("*") if p.suffix in (".go", ".mod", ".sum")) if folder.is_dir() else []
     if isinstance(product, Debian):
         return []
-    named = [HERE / f for f in (product.dockerfile, *product.files)]
+    if isinstance(product, Charts):
+        named = [HERE / "charts" / chart for chart in product.charts]
+    else:
+        named = [HERE / f for f in (product.dockerfile, *product.files)]
     inside = [p for folder in named for p in sorted(folder.rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
     return [p for p in named if p.is_file()] + inside
 
 
 def present(name: str) -> bool:
     """Tell whether a product is there and made from what is written now (or, an image, is the real one)."""
-    if isinstance(PRODUCTS[name], Program):
+    if isinstance(PRODUCTS[name], Program | Charts):
         return program(name).exists()
     return _label(name) in ("", fingerprint(name))
 
@@ -180,6 +185,8 @@ def _make(name: str, report: _Reporter) -> None:
             _compile(product, Path(folder), file)
         elif isinstance(product, Debian):
             _bootstrap(product, Path(folder), file)
+        elif isinstance(product, Charts):
+            _package(product, Path(folder), file)
         else:
             _image(product, Path(folder), file)
 
@@ -207,8 +214,11 @@ def _compile(product: Program, folder: Path, log: TextIO) -> None:
     linked = "1" if isinstance(product, LinkedProgram) else "0"
     env = {**os.environ, "CGO_ENABLED": linked, "GOBIN": str(folder), "GOFLAGS": "-mod=mod"}
     source, made = HERE / product.source, folder / program(product.name).name
+    if isinstance(product, CopiedProgram):
+        source = _module(product.source, folder)
     if source.is_dir():
-        shutil.copytree(source, folder / "source")  # -mod=mod may touch go.sum: never in git's copy
+        # -mod=mod may touch go.sum: never in git's copy; modules' files are read-only
+        shutil.copytree(source, folder / "source", copy_function=shutil.copyfile)
         files = ["."] if (source / "go.mod").exists() else ["main.go"]
         _run(["go", "build", *flags, "-o", str(made), *files], log, cwd=folder / "source", env=env)
     else:
@@ -221,6 +231,31 @@ def _place(made: Path, destination: Path) -> None:
     part = destination.with_name(f".{destination.name}.part")
     shutil.copy2(made, part)
     part.rename(destination)
+
+
+def _module(source: str, folder: Path) -> Path:
+    """Download a Go module, `path@version`, and tell where its files are."""
+    done = subprocess.run(["go", "mod", "download", "-json", source], capture_output=True, text=True, cwd=folder)
+    if done.returncode != 0:
+        raise Failed(f"the Go module {source} can't be had: {done.stdout}{done.stderr}")
+    return Path(json.loads(done.stdout)["Dir"])
+
+
+def _package(product: Charts, folder: Path, log: TextIO) -> None:
+    """Package charts in all their versions, and write the index that makes the folder a Helm repository."""
+    made, helm = folder / "repository", str(program("helm"))
+    made.mkdir()
+    for chart, versions in product.charts.items():
+        for version, application in versions.items():
+            source = folder / version / chart
+            shutil.copytree(HERE / "charts" / chart, source)
+            if chart in product.modules:
+                module = _module(f"{product.modules[chart]}@v{application}", folder)
+                shutil.copytree(module / "config/crd/bases", source / "crds", copy_function=shutil.copyfile)
+            words = ["--version", version, "--app-version", application, "--destination", str(made)]
+            _run([helm, "package", str(source), *words], log)
+    _run([helm, "repo", "index", str(made)], log)
+    shutil.copytree(made, program(product.name), dirs_exist_ok=True)
 
 
 def _bootstrap(product: Debian, folder: Path, log: TextIO) -> None:
@@ -276,9 +311,8 @@ def _pip_configuration() -> str:
 
 def _node_context(folder: Path, log: TextIO) -> None:
     """Add what kind's own node image is made from, and the images inside the node."""
-    argv = ["go", "mod", "download", "-json", f"sigs.k8s.io/kind@{VERSIONS['tools']['kind']}"]
-    module = json.loads(subprocess.run(argv, check=True, capture_output=True, text=True, cwd=folder).stdout)["Dir"]
-    shutil.copytree(Path(module) / "images/base/files", folder / "files", copy_function=shutil.copyfile)
+    module = _module(f"sigs.k8s.io/kind@{VERSIONS['tools']['kind']}", folder)
+    shutil.copytree(module / "images/base/files", folder / "files", copy_function=shutil.copyfile)
     for path in (folder / "files").rglob("*"):
         path.chmod(0o755)
     runtime = folder / "files/etc/containerd/config.toml"
@@ -293,7 +327,7 @@ def status() -> None:
     table = Table("group", "product", "state", "size")
     for name, product in PRODUCTS.items():
         there = present(name)
-        real = there and not isinstance(product, Program) and _label(name) == ""
+        real = there and not isinstance(product, Program | Charts) and _label(name) == ""
         state = "[green]the real one[/]" if real else "[green]made[/]" if there else "[yellow]not made[/]"
         table.add_row(product.group, name, state, f"{_size(name) / 1e6:.0f} MB" if there else "")
     Console().print(table)
@@ -302,6 +336,8 @@ def status() -> None:
 def _size(name: str) -> int:
     if isinstance(PRODUCTS[name], Program):
         return program(name).stat().st_size
+    if isinstance(PRODUCTS[name], Charts):
+        return sum(path.stat().st_size for path in program(name).iterdir())
     argv = ["docker", "image", "inspect", "-f", "{{.Size}}", name]
     return int(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
 

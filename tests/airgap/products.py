@@ -37,6 +37,27 @@ class LinkedProgram(Program):
 
 
 @dataclass(frozen=True)
+class CopiedProgram(Program):
+    """A program that is built in a copy of its module, `module@version`: its name is not the module's."""
+
+
+@dataclass(frozen=True)
+class Charts:
+    """A Helm repository, ready to be served: charts of our own, each packaged in some versions.
+
+    Attributes:
+        charts: Folder below charts/ → its versions, each with the version of the application.
+        modules: Folder below charts/ → the Go module whose folder config/crd/bases holds its CRDs.
+    """
+
+    name: str
+    group: str
+    charts: dict[str, dict[str, str]]
+    modules: dict[str, str] = field(default_factory=dict)
+    needs: tuple[str, ...] = ("helm",)
+
+
+@dataclass(frozen=True)
 class Debian:
     """A Debian base image, made by debootstrap from this machine's own mirror."""
 
@@ -58,12 +79,13 @@ class Image:
     names: tuple[str, ...] = ()  # further names of the same image
 
 
-Product = Program | Debian | Image
+Product = Program | Debian | Image | Charts
 
 _BOOKWORM, _TRIXIE = "debian:bookworm-slim", "debian:trixie-slim"
 NODE = f"kindest/node:{_KUBERNETES}"
 VM = "tutorial/vm:bookworm"
 OPENSTACK = "tutorial/openstack:zed"
+GIT_SERVER = "tutorial/git-server:1"
 REGISTRY = f"registry:{VERSIONS['cluster']['registry']}"
 _CONTROL_PLANE = tuple(
     f"registry.k8s.io/kube-{part}:{_KUBERNETES}" for part in ("apiserver", "controller-manager", "scheduler", "proxy")
@@ -72,6 +94,11 @@ _ETCD = f"registry.k8s.io/etcd:{_NODE['etcd']}"
 _COREDNS = f"registry.k8s.io/coredns/coredns:{_NODE['coredns']}"
 _PAUSE = f"registry.k8s.io/pause:{_NODE['pause']}"
 _LOCAL_PATH = f"rancher/local-path-provisioner:{_NODE['local-path-provisioner']}"
+_KUBERAY = VERSIONS["kuberay"]
+_KUBERAY_MODULE = "github.com/ray-project/kuberay/ray-operator"
+_AIRFLOW, _GIT_SYNC = VERSIONS["airflow"]["version"], VERSIONS["airflow"]["git-sync"]
+# The operator's image is called as in the chart of its version.
+_OPERATORS = {_KUBERAY["reference"]: "kuberay/operator", _KUBERAY["current"]: "quay.io/kuberay/operator"}
 # What the node image carries; its first boot imports them.
 IN_NODE = (*_CONTROL_PLANE, _ETCD, _COREDNS, _PAUSE, _LOCAL_PATH)
 
@@ -132,6 +159,43 @@ PRODUCTS: dict[str, Product] = {
             for name in ("nvidia-ctk", "nvidia-container-runtime", "nvidia-container-runtime-hook")
         ),
         Image(VM, "vm", "vm/Dockerfile", ("vm/daemon.json", "vm/sshd.conf", "runc-bounded"), (_BOOKWORM,)),
+        *(
+            CopiedProgram(f"kuberay-operator-{version}", "ray", f"{_KUBERAY_MODULE}@v{version}")
+            for version in _OPERATORS
+        ),
+        *(
+            Image(f"{name}:v{version}", "ray", "images/Dockerfile.kuberay", needs=(f"kuberay-operator-{version}",))
+            for version, name in _OPERATORS.items()
+        ),
+        Image(
+            f"rayproject/ray:{VERSIONS['ray']['lab']}",
+            "ray",
+            "images/Dockerfile.ray",
+            ("images/ray.txt",),
+            ("python:3.11-slim",),
+        ),
+        Charts(
+            "charts-kuberay",
+            "ray",
+            {chart: {v: v for v in _OPERATORS} for chart in ("kuberay-operator", "ray-cluster")},
+            {"kuberay-operator": _KUBERAY_MODULE},
+        ),
+        Image(
+            f"apache/airflow:{_AIRFLOW}-python3.11",
+            "airflow",
+            "images/Dockerfile.airflow",
+            ("images/airflow.txt", "images/airflow-entrypoint.sh"),
+            ("python:3.11-slim",),
+        ),
+        Image(
+            f"registry.k8s.io/git-sync/git-sync:{_GIT_SYNC}",
+            "airflow",
+            "images/Dockerfile.git-sync",
+            ("images/git-sync.sh",),
+            (_BOOKWORM,),
+        ),
+        Image(GIT_SERVER, "airflow", "images/Dockerfile.git-server", needs=(_BOOKWORM,)),
+        Charts("charts-apache-airflow", "airflow", {"airflow": {VERSIONS["airflow"]["chart"]: _AIRFLOW}}),
         Image(
             OPENSTACK,
             "cloud",
