@@ -65,9 +65,14 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("TUTORIAL_BUILD", str(tmp_path / "build"))
     settings.cache_clear()
     yield tmp_path
-    for folder in (tmp_path / "state").glob("*"):
-        processes.stop_all(folder.name)
+    _stop_processes()
     settings.cache_clear()
+
+
+def _stop_processes() -> None:
+    """End what runs in the background on this machine, of all targets of the state folder in force."""
+    for folder in settings().state.glob("*"):
+        processes.stop_all(folder.name)
 
 
 @pytest.fixture(scope="session")
@@ -88,6 +93,7 @@ def machine(require: Callable[[str], str], tmp_path_factory: pytest.TempPathFact
                 yield target
         finally:
             cpouta_lab.lab().destroy()  # chapter 02 has played the cloud with it
+            _stop_processes()  # chapters start some here, such as a service outside the cluster
             vm.destroy()
             settings.cache_clear()
 
