@@ -11,13 +11,12 @@ from typing import Any
 
 import yaml
 
-from helpers import airgap, display, processes
+from helpers import airgap, display, port_forward
 from helpers.errors import TutorialError
 from helpers.kind import REGISTRY_PORT, Cluster
-from helpers.processes import PYTHON, write_atomically
+from helpers.processes import write_atomically
 from helpers.settings import ROOT, settings
 from helpers.target import Target, opened, with_docker
-from helpers.tools import find
 from helpers.undo import Leftover
 
 FOLDER = ROOT / "deployments" / "forwarder"
@@ -326,29 +325,13 @@ def forward(cluster: Cluster, service: str, local_port: int = 0) -> int:
     Raises:
         TutorialError: The port is taken, or the Service can't be reached.
     """
-    cluster.connect()
-    name, target = f"forward-{service}", cluster.target.name
-    if before := processes.find(name, target):
-        before.stop()
-    port = local_port or processes.free_port()
-    kubectl = [str(find("kubectl")), "--kubeconfig", str(cluster.kubeconfig)]
-    argv = [*kubectl, "port-forward", f"svc/{service}", f"{port}:{PORTS[service]}", "-n", NAMESPACE]
-    processes.start(
-        name,
-        [PYTHON, "-m", "helpers.again", *argv],
-        ready=lambda: processes.answers(f"127.0.0.1:{port}"),
-        target=target,
-        cwd=ROOT,
-        ports={service: port},
-    )
-    return port
+    return port_forward.start(cluster, service, PORTS[service], local_port, NAMESPACE)
 
 
 def stop_forwards(cluster: Cluster) -> None:
     """Close what `forward` opened."""
     for service in PORTS:
-        if process := processes.find(f"forward-{service}", cluster.target.name):
-            process.stop()
+        port_forward.stop(cluster, service)
 
 
 def effects(cluster: Cluster) -> list[str]:
