@@ -11,6 +11,7 @@ from helpers.errors import Unreachable
 ON_THE_MACHINE = (
     "helpers.target_ssh",
     "helpers.forwarder_local",
+    "helpers.airflow_local",
     "helpers.cluster",
     "helpers.nvshare",
     "helpers.oss_platform",
