@@ -13,7 +13,7 @@ import yaml
 
 from helpers import airgap, display, port_forward
 from helpers.errors import TutorialError
-from helpers.kind import REGISTRY_PORT, Cluster
+from helpers.kind import REGISTRY_PORT, Cluster, rolled_out
 from helpers.processes import write_atomically
 from helpers.settings import ROOT, settings
 from helpers.target import Target, opened, with_docker
@@ -159,18 +159,30 @@ def build_images(cluster: Cluster, repository: str = "") -> list[Mapping[str, ob
     return rows
 
 
-def supply_node(cluster: Cluster) -> None:
-    """Hand the node the upstream images that it could not pull; where a registry answers it pulls them itself."""
+def supply_node(cluster: Cluster, images: Sequence[str] = UPSTREAM) -> None:
+    """Hand the node upstream images that it could not pull; where a registry answers it pulls them itself.
+
+    Args:
+        cluster: The cluster.
+        images: Their names.
+    """
     if not airgap.needed():
         return
-    airgap.supply(cluster.target, UPSTREAM)
+    airgap.supply(cluster.target, images)
     node = f"{cluster.name}-control-plane"
     look = ["docker", "exec", node, "ctr", "-n", "k8s.io", "images", "ls", "-q"]
-    there = cluster.target.run(look, repeatable=True).stdout
-    missing = [name for name in UPSTREAM if f"docker.io/library/{name}" not in there]
+    there = cluster.target.run(look, repeatable=True).stdout.split()
+    missing = [name for name in images if _full_name(name) not in there]
     if missing:
         words = f"docker save {' '.join(missing)} | docker exec -i {node} ctr -n k8s.io images import --no-unpack -"
         cluster.target.run(["sh", "-c", words], timeout=300)
+
+
+def _full_name(image: str) -> str:
+    """Give an image's name with its registry and owner, as containerd has it."""
+    if "/" not in image:
+        return f"docker.io/library/{image}"
+    return image if "." in image.partition("/")[0] else f"docker.io/{image}"
 
 
 def overlay(folder: Path, repository: str = "") -> Path:
@@ -256,18 +268,11 @@ def deployments(cluster: Cluster) -> list[Mapping[str, object]]:
     return [
         {
             "deployment": d["metadata"]["name"],
-            "state": "ready" if _ready(d) else "starting",
+            "state": "ready" if rolled_out(d) else "starting",
             "ready": f"{d['status'].get('readyReplicas', 0)}/{d['spec']['replicas']}",
         }
         for d in cluster.get("deployments", "-n", NAMESPACE)
     ]
-
-
-def _ready(deployment: Mapping[str, Mapping[str, int]]) -> bool:
-    status, wanted = deployment["status"], deployment["spec"]["replicas"]
-    current = status.get("observedGeneration") == deployment["metadata"]["generation"]
-    counts = {status.get(f"{word}eplicas", 0) for word in ("r", "updatedR", "readyR", "availableR")}
-    return current and counts == {wanted}  # an old pod that still runs is not what is described
 
 
 def wait(cluster: Cluster, timeout: float = 240) -> None:

@@ -37,7 +37,7 @@ _API_SECONDS = 90.0
 _TUNNEL_SECONDS = 5.0
 _REFUSED = "The connection to the server 127.0.0.1"  # … was refused
 # What kubectl says when it is the way to the cluster that is broken: the tunnel, the machine, the kubeconfig.
-_LOST = re.compile(r"refused|EOF|reset by peer|Unable to connect|loading config|TLS handshake|x509|must be logged in")
+LOST = re.compile(r"refused|EOF|reset by peer|Unable to connect|loading config|TLS handshake|x509|must be logged in")
 # What the platform's own setup script asks for, and inotify's limits as kind's known issues name them.
 NEEDS = {"cores": 2, "memory (GiB)": 4, "disk (GiB)": 10, "inotify watches": 524288, "inotify instances": 512}
 _LOOK = """echo "cores=$(nproc)"; awk '/MemTotal/{print "memory (GiB)=" int($2/1048576+0.5)}' /proc/meminfo
@@ -56,7 +56,7 @@ SETUP_STEPS = (
     ("applies YAML", "scripts/apply_stacks.sh", "chapter 09"),
     ("installs Helm", "scripts/install_helm.sh", "helpers/tools.py"),
     ("installs the GPU operator and nvshare", "scripts/install_gpu_operator.sh", "chapter 05"),
-    ("installs Ray", "scripts/install_ray.sh", "chapter 07 (planned)"),
+    ("installs Ray", "scripts/install_ray.sh", "chapter 07"),
     ("runs tests", "scripts/run_tests.sh", "the checkpoints of each notebook"),
 )
 
@@ -423,7 +423,7 @@ class Cluster(AbstractContextManager["Cluster"]):
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
         )(run_here, argv, check=False, input=input, timeout=timeout, target=self.target.name)
         if check and done.returncode != 0:
-            lost = bool(_LOST.search(done.stderr))
+            lost = bool(LOST.search(done.stderr))
             if lost:
                 self.close()  # the next call opens the way anew
             raise TutorialError(
@@ -511,6 +511,14 @@ def pod_state(pod: Mapping[str, Any]) -> str:
     if _condition(pod, "Ready"):
         return "ready"
     return str(status["phase"]).lower()
+
+
+def rolled_out(workload: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Tell whether a Deployment or StatefulSet is as described, and ready: an old pod that still runs is not."""
+    status, wanted = workload["status"], workload["spec"]["replicas"]
+    current = status.get("observedGeneration") == workload["metadata"]["generation"]
+    counts = {status.get(f"{word}eplicas", 0) for word in ("r", "updatedR", "readyR", "availableR")}
+    return current and counts == {wanted}
 
 
 def _condition(thing: Mapping[str, Any], name: str) -> bool:

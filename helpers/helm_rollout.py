@@ -1,0 +1,178 @@
+"""What a Helm release has in the cluster: its workloads and pods, until they are ready or it is clear why not."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from helpers import display
+from helpers.errors import TutorialError
+from helpers.kind import Cluster, pod_state, rolled_out
+
+Key = tuple[str, str]  # kind and name of an object
+# Workloads whose state is waited for, and how kubectl calls them.
+WORKLOADS = {
+    "Deployment": "deployments.apps",
+    "StatefulSet": "statefulsets.apps",
+    "Job": "jobs.batch",
+    "RayCluster": "rayclusters.ray.io",
+}
+_BETWEEN = "replicasets.apps"  # a Deployment owns these, and these own pods
+_HOPELESS = {"ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"}
+_PATIENCE = 30.0  # seconds that a pull may fail before it is given up: a registry hiccups
+_REMEDIES = {
+    "pending": "ask for less in the values, or free resources (uninstall something); then install it anew",
+    "ImagePullBackOff": "correct the image's repository and tag in the values; is the registry reached?",
+    "ErrImageNeverPull": "correct the image's repository and tag in the values, or its pullPolicy",
+    "InvalidImageName": "correct the image's repository and tag in the values",
+    "CrashLoopBackOff": "`kubectl logs` of that pod, with --previous, tells why it ends",
+}
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """How far a release is.
+
+    Attributes:
+        rows: A row a pod: pod (without the random part of its name), state, why; of a workload without pods one, too.
+        ready: Whether all of it is as described, and ready.
+        hopeless: Whether a pod can't become ready unless somebody does something.
+    """
+
+    rows: Sequence[Mapping[str, object]]
+    ready: bool
+    hopeless: bool
+
+
+def workloads(manifest: str) -> list[Key]:
+    """List the workloads of a release, from what `helm get manifest` prints."""
+    things = [thing for thing in yaml.safe_load_all(manifest) if thing]
+    return [(t["kind"], t["metadata"]["name"]) for t in things if t["kind"] in WORKLOADS]
+
+
+def look(cluster: Cluster, namespace: str, wanted: Sequence[Key]) -> Rollout:
+    """Read how far some workloads are.
+
+    Args:
+        cluster: The cluster.
+        namespace: Their namespace.
+        wanted: The workloads, as `workloads` gives them.
+
+    Returns:
+        How far they are.
+    """
+    kinds = ",".join(["pods", _BETWEEN, *sorted({WORKLOADS[kind] for kind, _ in wanted})])
+    things = {(t["kind"], t["metadata"]["name"]): t for t in cluster.get(kinds, "-n", namespace)}
+    pods = {key: [p for k, p in things.items() if k[0] == "Pod" and key in _owners(things, k)] for key in wanted}
+    rows = [_row(pod) for mine in pods.values() for pod in mine if _stays(pod)]
+    rows += [_without_pods(key) for key in wanted if key in things and not _finished(things[key]) and not pods[key]]
+    ready = all(_is_ready(things.get(key), key, pods[key]) for key in wanted)
+    failed = any(key[0] == "Job" and key in things and _condition(things[key], "Failed") for key in wanted)
+    hopeless = failed or any(row["state"] in _HOPELESS for row in rows)
+    return Rollout(sorted(rows, key=lambda row: str(row["pod"])), ready, hopeless)
+
+
+def _owners(things: Mapping[Key, Mapping[str, Any]], key: Key) -> set[Key]:
+    """Give whom an object belongs to, directly or by way of others."""
+    references = things.get(key, {}).get("metadata", {}).get("ownerReferences", [])
+    above = {(r["kind"], r["name"]) for r in references}
+    return above.union(*(_owners(things, owner) for owner in above))
+
+
+def _stays(pod: Mapping[str, Any]) -> bool:
+    return "deletionTimestamp" not in pod["metadata"]
+
+
+def _finished(thing: Mapping[str, Any]) -> bool:
+    return thing["spec"].get("replicas") == 0 or _condition(thing, "Complete")
+
+
+def _condition(thing: Mapping[str, Any], name: str) -> bool:
+    return any(c["type"] == name and c["status"] == "True" for c in thing.get("status", {}).get("conditions", []))
+
+
+def _is_ready(thing: Mapping[str, Any] | None, key: Key, pods: Sequence[Mapping[str, Any]]) -> bool:
+    if thing is None:
+        return key[0] == "Job"  # its time to live has passed
+    if key[0] == "Job":
+        return _condition(thing, "Complete")
+    if key[0] == "RayCluster":
+        status, current = thing.get("status", {}), thing["metadata"]["generation"]
+        workers = {status.get(f"{word}WorkerReplicas", 0) for word in ("desired", "available")}
+        states = {pod_state(pod) for pod in pods if _stays(pod)}
+        seen = status.get("observedGeneration", current) == current
+        return seen and status.get("state") == "ready" and len(workers) == 1 and states == {"ready"}
+    return rolled_out(thing)
+
+
+def _row(pod: Mapping[str, Any]) -> Mapping[str, object]:
+    return {"pod": _stable_name(pod), "state": pod_state(pod), "why": _why(pod)}
+
+
+def _without_pods(key: Key) -> Mapping[str, object]:
+    why = "its operator makes them: does that run?" if key[0] == "RayCluster" else ""
+    return {"pod": f"{key[0]} {key[1]}", "state": "no pods yet", "why": why}
+
+
+def _stable_name(pod: Mapping[str, Any]) -> str:
+    metadata = pod["metadata"]
+    name = str(metadata.get("generateName", metadata["name"])).rstrip("-")
+    return name.removesuffix(f"-{metadata.get('labels', {}).get('pod-template-hash', '')}")
+
+
+def _why(pod: Mapping[str, Any]) -> str:
+    """Give the reason in the words of who knows it: the scheduler, or the node."""
+    status = pod["status"]
+    for condition in status.get("conditions", []):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return str(condition.get("message", ""))
+    for container in (*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])):
+        if message := container["state"].get("waiting", {}).get("message"):
+            return str(message)
+    return ""
+
+
+def wait(cluster: Cluster, release: str, namespace: str, manifest: str, timeout: float) -> None:
+    """Wait until all of a release is ready, with a table of its pods that moves.
+
+    Args:
+        cluster: The cluster.
+        release: The release's name, for what is shown.
+        namespace: Its namespace.
+        manifest: Its objects, as `helm get manifest` prints them.
+        timeout: Seconds to wait.
+
+    Raises:
+        TutorialError: It isn't ready in time, or can't become so; the message has the pods' reasons.
+    """
+    wanted = workloads(manifest)
+    if not wanted:
+        return
+    began = hoped = time.monotonic()
+    now = look(cluster, namespace, wanted)
+    with display.live_table(lambda: now.rows, title=f"The pods of {release}") as draw:
+        while not now.ready:
+            late, at = time.monotonic() - began > timeout, time.monotonic()
+            hoped = hoped if now.hopeless else at
+            if late or at - hoped > _PATIENCE:
+                raise _not_ready(cluster, release, namespace, now, at - began)
+            draw()
+            time.sleep(0.5)
+            now = look(cluster, namespace, wanted)
+
+
+def _not_ready(cluster: Cluster, release: str, namespace: str, now: Rollout, seconds: float) -> TutorialError:
+    late = [row for row in now.rows if row["state"] not in ("ready", "succeeded")]
+    lines = [f"{row['pod']}: {row['state']} {row['why']}".rstrip() for row in late]
+    words = ["get", "events", "-n", namespace, "--field-selector", "type=Warning", "--sort-by=.lastTimestamp"]
+    events = cluster.kubectl(*words, "-o", "custom-columns=:.reason,:.message", "--no-headers", check=False)
+    remedy = next((_REMEDIES[str(row["state"])] for row in late if row["state"] in _REMEDIES), "")
+    return TutorialError(
+        f"{release} is not ready after {seconds:.0f} s",
+        "; ".join(lines),
+        remedy or "see the pods' states and the warnings; `kubectl describe pod` tells more. Then run the cell again",
+        target=cluster.target.name,
+        output="\n".join(events.splitlines()[-6:]),
+    )
