@@ -17,6 +17,7 @@ from helpers.kind import REGISTRY_PORT, Cluster, rolled_out
 from helpers.processes import write_atomically
 from helpers.settings import ROOT, settings
 from helpers.target import Target, opened, with_docker
+from helpers.tools import VERSIONS
 from helpers.undo import Leftover
 
 FOLDER = ROOT / "deployments" / "forwarder"
@@ -25,6 +26,7 @@ NAMESPACE, IMPORTS = "forwarder", "forwarder-imports"
 REPOSITORY = "multi-local-cloud-hpc-integration"
 # Folder of applications/forwarder → the word in the image's tag.
 PARTS = {"fastapi": "frontend", "celery": "backend", "flower": "monitor", "beat": "scheduler"}
+AIRFLOW = "airflow"  # the part that chapter 10 builds, tagged by Airflow's own version
 UPSTREAM = ("redis:7", "postgres:15")
 # Service → its port, and the one that it gets on this machine.
 PORTS = {"fastapi-service": 7600, "flower-service": 7601, "celery-service": 7602}
@@ -39,10 +41,11 @@ def image(part: str, repository: str = "") -> str:
     """Name the image of a part, as the reference tags it.
 
     Args:
-        part: One of `PARTS`.
+        part: One of `PARTS`, or `AIRFLOW`.
         repository: One's own image repository; by default the local registry's.
     """
-    return f"{repository or f'localhost:{REGISTRY_PORT}/{REPOSITORY}'}:study_forwarder_{PARTS[part]}_{_VERSION}"
+    word, version = (part, f"v{VERSIONS['airflow']['version']}") if part == AIRFLOW else (PARTS[part], _VERSION)
+    return f"{repository or f'localhost:{REGISTRY_PORT}/{REPOSITORY}'}:study_forwarder_{word}_{version}"
 
 
 def objects(folder: Path = STACK) -> list[dict[str, Any]]:
@@ -129,12 +132,15 @@ def show_file(name: str) -> None:
     display.show((FOLDER / name).read_text(encoding="utf-8"))
 
 
-def build_images(cluster: Cluster, repository: str = "") -> list[Mapping[str, object]]:
-    """Build the four images on the target, from what git tracks, and push them.
+def build_images(
+    cluster: Cluster, repository: str = "", parts: Sequence[str] = tuple(PARTS)
+) -> list[Mapping[str, object]]:
+    """Build images on the target, from what git tracks, and push them.
 
     Args:
         cluster: The cluster whose machine builds.
         repository: One's own image repository, which the machine is logged in to; by default the local registry's.
+        parts: Whose images; by default the four of the Forwarder.
 
     Returns:
         A row for each image: part, image, size.
@@ -143,10 +149,10 @@ def build_images(cluster: Cluster, repository: str = "") -> list[Mapping[str, ob
         TutorialError: An image could not be built or pushed.
     """
     target, rows = cluster.target, list[Mapping[str, object]]()
-    airgap.supply(target, ["python:3.11-slim"])
+    airgap.supply(target, sorted({_base(part) for part in parts}))
     target.sync(ROOT / "applications", _SOURCES)
-    with display.progress("Build the images", len(PARTS)) as report:
-        for done, part in enumerate(PARTS):
+    with display.progress("Build the images", len(parts)) as report:
+        for done, part in enumerate(parts):
             name = image(part, repository)
             report(done, name)
             words = ["docker", "build", "-q", "--label", _LABEL, "-t", name]
@@ -155,8 +161,14 @@ def build_images(cluster: Cluster, repository: str = "") -> list[Mapping[str, ob
             )
             target.run(["docker", "push", "-q", name], timeout=600, repeatable=True)
             size = target.run(["docker", "image", "inspect", "-f", "{{.Size}}", name], repeatable=True).stdout
-            rows.append({"part": PARTS[part], "image": name, "MB": round(int(size) / 1e6)})
+            rows.append({"part": PARTS.get(part, part), "image": name, "MB": round(int(size) / 1e6)})
     return rows
+
+
+def _base(part: str) -> str:
+    """Read which image a part's own is built on."""
+    first = (ROOT / "applications" / "forwarder" / part / "Dockerfile").read_text(encoding="utf-8").splitlines()[0]
+    return first.removeprefix("FROM ")
 
 
 def supply_node(cluster: Cluster, images: Sequence[str] = UPSTREAM) -> None:

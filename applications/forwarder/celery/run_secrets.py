@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import secrets
 import sys
 from collections.abc import Sequence
@@ -10,12 +11,16 @@ from pathlib import Path
 from kubernetes import client, config
 
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-_RANDOM = "?"
+# A value that is one of these becomes a random one.
+_RANDOM = {
+    "?": lambda: secrets.token_hex(24),
+    "?fernet": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),  # the only form that Fernet takes
+}
 _CONFLICT = 409
 
 
 def parse(text: str) -> tuple[str, dict[str, str]]:
-    """Read a Secret's description: `name key=value …`, where the value `?` becomes a random one.
+    """Read a Secret's description: `name key=value …`; the value `?` becomes a random one, `?fernet` a Fernet key.
 
     Raises:
         ValueError: It is not such a description; the message names its name and key, never a value.
@@ -28,7 +33,7 @@ def parse(text: str) -> tuple[str, dict[str, str]]:
             raise ValueError(
                 f"the Secret {name}: {key or 'a key'} has no value; write key=value, or key=? for a random one"
             )
-        values[key] = secrets.token_hex(24) if value == _RANDOM else value
+        values[key] = _RANDOM[value]() if value in _RANDOM else value
     if not values:
         raise ValueError(f"the Secret {name} has no key; write {name} password=?")
     return name, values
