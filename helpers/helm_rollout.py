@@ -25,6 +25,7 @@ _PATIENCE = 30.0  # seconds that a pull may fail before it is given up: a regist
 _REMEDIES = {
     "pending": "ask for less in the values, or free resources (uninstall something); then install it anew",
     "ImagePullBackOff": "correct the image's repository and tag in the values; is the registry reached?",
+    "ErrImagePull": "correct the image's repository and tag in the values; is the registry reached?",
     "ErrImageNeverPull": "correct the image's repository and tag in the values, or its pullPolicy",
     "InvalidImageName": "correct the image's repository and tag in the values",
     "CrashLoopBackOff": "`kubectl logs` of that pod, with --previous, tells why it ends",

@@ -98,12 +98,13 @@ def plan(target: Target, platform: Platform, given: Mapping[str, str]) -> None:
     display.plan("the platform", commands, f"the target {target.name} uses nothing but Python. It runs on {where}.")
 
 
-def fetch(target: Target, platform: Platform) -> None:
+def fetch(target: Target, platform: Platform, ray: bool = False) -> None:
     """Have the platform's files on the machine, with the tools and the images that the course's script needs.
 
     Args:
         target: A target with Docker.
         platform: Where they come from.
+        ray: Whether the script will be asked to install Ray, too.
 
     Raises:
         TutorialError: They can't be copied or cloned; there is no Docker.
@@ -116,7 +117,7 @@ def fetch(target: Target, platform: Platform) -> None:
     if platform.source == "upstream":
         _clone(target, platform)
         return
-    tools.install(target, "kind", "kubectl")
+    tools.install(target, "kind", "kubectl", *(["helm"] if ray else []))
     kind.raise_inotify(target)
     airgap.supply(target, [kind.NODE_IMAGE, kind.REGISTRY_IMAGE, "python:3.11-slim"])
     target.sync(ROOT / "deployments", platform.place)
