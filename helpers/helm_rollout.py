@@ -100,12 +100,15 @@ def _is_ready(thing: Mapping[str, Any] | None, key: Key, pods: Sequence[Mapping[
     if key[0] == "Job":
         return _condition(thing, "Complete")
     if key[0] == "RayCluster":
-        status, current = thing.get("status", {}), thing["metadata"]["generation"]
-        workers = {status.get(f"{word}WorkerReplicas", 0) for word in ("desired", "available")}
-        states = {pod_state(pod) for pod in pods if _stays(pod)}
-        seen = status.get("observedGeneration", current) == current
-        return seen and status.get("state") == "ready" and len(workers) == 1 and states == {"ready"}
+        states = [pod_state(pod) for pod in pods if _stays(pod)]
+        return thing.get("status", {}).get("state") == "ready" and states == ["ready"] * _wanted_pods(thing)
     return rolled_out(thing)
+
+
+def _wanted_pods(ray: Mapping[str, Any]) -> int:
+    """Count a RayCluster's pods as its spec has them; its status is not brought up to date at each change."""
+    groups: list[dict[str, int]] = ray["spec"].get("workerGroupSpecs", [])
+    return 1 + sum(max(g["minReplicas"], min(g.get("replicas", 0), g["maxReplicas"])) for g in groups)
 
 
 def _row(pod: Mapping[str, Any]) -> Mapping[str, object]:
