@@ -7,8 +7,8 @@ from pathlib import Path
 
 import yaml
 
+from helpers import airgap, port_forward
 from helpers import cluster as deployed
-from helpers import port_forward
 from helpers.errors import TutorialError
 from helpers.kind import Cluster
 from helpers.settings import ROOT, settings
@@ -70,7 +70,7 @@ class Server:
         Raises:
             TutorialError: The server does not get ready, or takes no commit.
         """
-        deployed.supply_node(self._cluster, [IMAGE])
+        self._supply()
         deployed.apply(self._cluster, FOLDER)
         self._cluster.kubectl("rollout", "status", f"deployment/{_SERVICE}", "-n", deployed.NAMESPACE, "--timeout=120s")
         deployed.in_pod(
@@ -83,6 +83,15 @@ class Server:
         _git("checkout", "--quiet", "-B", _BRANCH, cwd=self.folder)
         shutil.copytree(DAGS, self.folder / _IN_REPOSITORY, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__*"))
         return self.push("The course's DAGs")
+
+    def _supply(self) -> None:
+        """Have the server's image in the node: from the lab, or built on the cluster's machine."""
+        if airgap.needed():
+            deployed.supply_node(self._cluster, [IMAGE])
+            return
+        text = (ROOT / "applications" / "git-server" / "Dockerfile").read_text(encoding="utf-8")
+        self._cluster.target.run(["docker", "build", "-q", "-t", IMAGE, "-"], input=text, timeout=600)
+        deployed.load(self._cluster, [IMAGE])
 
     def change(self, name: str, old: str, new: str) -> str:
         """Replace a text in a DAG's file, commit it and push it.

@@ -186,8 +186,14 @@ def supply_node(cluster: Cluster, images: Sequence[str] = UPSTREAM) -> None:
     there = cluster.target.run(look, repeatable=True).stdout.split()
     missing = [name for name in images if _full_name(name) not in there]
     if missing:
-        words = f"docker save {' '.join(missing)} | docker exec -i {node} ctr -n k8s.io images import --no-unpack -"
-        cluster.target.run(["sh", "-c", words], timeout=300)
+        load(cluster, missing)
+
+
+def load(cluster: Cluster, images: Sequence[str]) -> None:
+    """Copy images of the machine's Docker into the node."""
+    node = f"{cluster.name}-control-plane"
+    words = f"docker save {' '.join(images)} | docker exec -i {node} ctr -n k8s.io images import --no-unpack -"
+    cluster.target.run(["sh", "-c", words], timeout=300)
 
 
 def _full_name(image: str) -> str:
@@ -285,6 +291,12 @@ def deployments(cluster: Cluster) -> list[Mapping[str, object]]:
         }
         for d in cluster.get("deployments", "-n", NAMESPACE)
     ]
+
+
+def stack_ready(cluster: Cluster) -> bool:
+    """Tell whether all Deployments of the stack are ready; others in the namespace don't matter."""
+    wanted = {o["metadata"]["name"] for o in objects() if o["kind"] == "Deployment"}
+    return wanted <= {row["deployment"] for row in deployments(cluster) if row["state"] == "ready"}
 
 
 def wait(cluster: Cluster, timeout: float = 240) -> None:

@@ -353,6 +353,39 @@ def forwarder_cluster() -> Sheet:
     return sheet
 
 
+def airflow() -> Sheet:
+    """Draw Airflow beside the Forwarder: who asks whom, and how a DAG gets there."""
+    sheet = Sheet(
+        760,
+        330,
+        "Airflow beside the Forwarder",
+        "You ask Airflow's API server, or the Forwarder asks it for you. The scheduler runs tasks, the processor reads "
+        "DAG files; both have them from git by git-sync. All three use the stack's Postgres.",
+    )
+    sheet.box(14, 60, 104, 54, "you", "8080, 7600")
+    sheet.box(14, 236, 104, 54, "git push", "a DAG changes")
+    sheet.lane(150, 10, 600, 310, "namespace forwarder")
+    sheet.box(176, 48, 150, 54, "the Forwarder", "orch submit")
+    sheet.box(376, 48, 150, 54, "API server", "port 8080", kind="here")
+    sheet.box(582, 48, 152, 54, "postgres-service", "metadata database")
+    sheet.box(376, 142, 150, 54, "scheduler", "runs the tasks", kind="here")
+    sheet.box(582, 142, 152, 54, "DAG processor", "reads the files", kind="here")
+    sheet.box(176, 236, 150, 54, "git server", "or your own", kind="here")
+    sheet.box(376, 236, 150, 54, "git-sync", "every 15 s", kind="here")
+    sheet.arrow((118, 75), (176, 75))
+    sheet.arrow((118, 95), (146, 95), (146, 119), (410, 119), (410, 102))
+    sheet.arrow((326, 75), (376, 75))
+    sheet.arrow((526, 75), (582, 75))
+    sheet.arrow((451, 142), (451, 102))
+    sheet.arrow((526, 160), (554, 160), (554, 90), (582, 90))
+    sheet.arrow((658, 142), (658, 102))
+    sheet.arrow((118, 263), (176, 263))
+    sheet.arrow((376, 263), (326, 263))
+    sheet.arrow((451, 236), (451, 196))
+    sheet.arrow((526, 263), (658, 263), (658, 196))
+    return sheet
+
+
 def data_root() -> Sheet:
     """Draw the move of Docker's data: which folder counts at which step."""
     sheet = Sheet(
@@ -433,6 +466,7 @@ DRAWINGS: tuple[Callable[[], Sheet], ...] = (
     ssh_tunnel,
     forwarder,
     forwarder_cluster,
+    airflow,
     data_root,
     checkpoint,
 )

@@ -194,7 +194,7 @@ PRODUCTS: dict[str, Product] = {
             ("images/git-sync.sh",),
             (_BOOKWORM,),
         ),
-        Image(GIT_SERVER, "airflow", "images/Dockerfile.git-server", needs=(_BOOKWORM,)),
+        Image(GIT_SERVER, "airflow", "../../applications/git-server/Dockerfile", needs=(_BOOKWORM,)),
         Charts("charts-apache-airflow", "airflow", {"airflow": {VERSIONS["airflow"]["chart"]: _AIRFLOW}}),
         Image(
             OPENSTACK,
