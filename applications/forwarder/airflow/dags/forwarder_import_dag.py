@@ -70,7 +70,7 @@ def forwarder_import_dag() -> None:
     def wait_until_active(request: str) -> PokeReturnValue:
         """Ask for the state until all connections are active; give where they are reached."""
         status = ask("status", get_current_context()["params"])
-        print(f"request {request}: {status['state']}")  # noqa: T201  a task's prints are its log
+        print(f"request {request}: {status['state']}")
         reached = {c["name"]: c["reachable"] for c in status["connections"]}
         return PokeReturnValue(is_done=status["state"] == "active", xcom_value=reached)
 
@@ -78,7 +78,7 @@ def forwarder_import_dag() -> None:
     def tell(reached: dict[str, str]) -> dict[str, str]:
         """Print where each connection is reached, for the log."""
         for name, address in reached.items():
-            print(f"{name} is reached at {address}")  # noqa: T201  a task's prints are its log
+            print(f"{name} is reached at {address}")
         return reached
 
     tell(wait_until_active(request_import()))

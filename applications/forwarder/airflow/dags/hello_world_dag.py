@@ -11,7 +11,7 @@ def hello_world_dag() -> None:
     def hello_world() -> str:
         """Print the greeting; what is printed goes to the task's log, what is returned to its XCom."""
         greeting = "Hello, world"
-        print(greeting)  # noqa: T201  a task's prints are its log
+        print(greeting)
         return greeting
 
     hello_world()

@@ -1,0 +1,91 @@
+"""Chapter 10: Airflow's values, chart and DAG files, then Airflow in the tests' cluster, used, broken and mended."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from helpers import airflow_cluster, airflow_git, tools
+from helpers import cluster as deployed
+from helpers.errors import TutorialError
+from helpers.helm_values import read
+from helpers.settings import ROOT
+
+unit = pytest.mark.unit
+CHART = ROOT / "tests" / "airgap" / "charts" / "airflow"
+APPLICATION = ROOT / "applications" / "forwarder" / "airflow"
+
+
+# ------------------------------------------------------------------------------------------------- the files
+
+
+@unit
+def test_the_values_are_the_references() -> None:
+    values = read(airflow_cluster.VALUES)
+    assert values["defaultAirflowRepository"] == "localhost:5001/multi-local-cloud-hpc-integration"
+    assert values["defaultAirflowTag"] == "study_forwarder_airflow_v3.0.6"
+    assert f"{values['defaultAirflowRepository']}:{values['defaultAirflowTag']}" == deployed.image(deployed.AIRFLOW)
+    assert values["airflowVersion"] == tools.VERSIONS["airflow"]["version"] == "3.0.6"
+    sync = values["dags"]["gitSync"]
+    assert sync["enabled"] is True and sync["wait"] == 15
+    assert sync["branch"] == sync["ref"] == "studying"
+    assert sync["repo"] == "https://github.com/K123AsJ0k1/multi-cloud-hpc-oss-mlops-platform.git"
+    assert values["postgresql"] == {"enabled": False}
+
+
+@unit
+def test_no_key_and_no_password_is_in_the_values() -> None:
+    values = read(airflow_cluster.VALUES)
+    named = {values["fernetKeySecretName"], values["apiSecretKeySecretName"], values["jwtSecretName"]}
+    assert named == {values["data"]["metadataSecretName"]} == {"airflow-keys"}
+    secret = {e["name"]: e["valueFrom"]["secretKeyRef"]["name"] for e in values["createUserJob"]["env"]}
+    assert secret == {"AIRFLOW_USERNAME": "airflow-secret", "AIRFLOW_PASSWORD": "airflow-secret"}
+    assert "fernetKey" not in values and "webserver" not in values
+    jobs = (values["createUserJob"], values["migrateDatabaseJob"])
+    assert not any(job["useHelmHooks"] for job in jobs), "the pods wait for them, and hooks would wait for the pods"
+
+
+@unit
+def test_the_keys_are_made_where_the_values_look_for_them() -> None:
+    (pod,) = (o for o in deployed.objects(airflow_cluster.FOLDER) if o["kind"] == "Pod")
+    (words,) = pod["spec"]["containers"][0]["args"]
+    name, *pairs = words.split()
+    assert name == "airflow-keys"
+    keys = dict(pair.split("=", 1) for pair in pairs)
+    assert set(keys) == {"fernet-key", "api-secret-key", "jwt-secret", "connection"}
+    assert keys["connection"].startswith("postgresql://$(POSTGRES_USER):$(POSTGRES_PASSWORD)@postgres-service.")
+
+
+@unit
+def test_the_fernet_key_is_one_and_another_one_each_time() -> None:
+    script = "import run_secrets, base64; print(run_secrets.parse('k a=?fernet b=?fernet')[1])"
+    done = subprocess.run([sys.executable, "-c", script], cwd=APPLICATION.parent / "celery", capture_output=True, text=True)
+    made = yaml.safe_load(done.stdout)
+    assert made["a"] != made["b"]
+    import base64
+
+    assert {len(base64.urlsafe_b64decode(value)) for value in made.values()} == {32}
+
+
+@unit
+def test_the_dags_have_the_names_that_the_book_uses() -> None:
+    texts = {path.name: path.read_text() for path in airflow_git.DAGS.glob("*.py")}
+    assert 'dag_id="tutorial-hello-world"' in texts["hello_world_dag.py"]
+    assert 'dag_id="tutorial-forwarder-import"' in texts["forwarder_import_dag.py"]
+    for name, text in texts.items():
+        compile(text, name, "exec")
+
+
+@unit
+def test_a_text_that_a_dag_does_not_have_is_a_clear_error(tmp_path: Path) -> None:
+    server = airflow_git.Server.__new__(airflow_git.Server)
+    server.folder = tmp_path
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "x.py").write_text("a = 1")
+    with pytest.raises(TutorialError, match=r"x\.py has no 'b = 2'"):
+        server.change("x.py", "b = 2", "b = 3")
