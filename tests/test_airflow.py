@@ -1,20 +1,21 @@
 """Chapter 10: Airflow's values, chart and DAG files, then Airflow in the tests' cluster, used, broken and mended."""
 
-import json
+import base64
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from helpers import airflow_cluster, airflow_git, tools
+from helpers import airflow_cluster, airflow_git, kind, tools
 from helpers import cluster as deployed
 from helpers.errors import TutorialError
 from helpers.helm_values import read
 from helpers.settings import ROOT
+from helpers.target import Target
 
 unit = pytest.mark.unit
 CHART = ROOT / "tests" / "airgap" / "charts" / "airflow"
@@ -64,11 +65,11 @@ def test_the_keys_are_made_where_the_values_look_for_them() -> None:
 @unit
 def test_the_fernet_key_is_one_and_another_one_each_time() -> None:
     script = "import run_secrets, base64; print(run_secrets.parse('k a=?fernet b=?fernet')[1])"
-    done = subprocess.run([sys.executable, "-c", script], cwd=APPLICATION.parent / "celery", capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=APPLICATION.parent / "celery", capture_output=True, text=True
+    )
     made = yaml.safe_load(done.stdout)
     assert made["a"] != made["b"]
-    import base64
-
     assert {len(base64.urlsafe_b64decode(value)) for value in made.values()} == {32}
 
 
@@ -82,10 +83,65 @@ def test_the_dags_have_the_names_that_the_book_uses() -> None:
 
 
 @unit
-def test_a_text_that_a_dag_does_not_have_is_a_clear_error(tmp_path: Path) -> None:
-    server = airflow_git.Server.__new__(airflow_git.Server)
-    server.folder = tmp_path
-    (tmp_path / "dags").mkdir()
-    (tmp_path / "dags" / "x.py").write_text("a = 1")
+def test_a_text_that_a_dag_does_not_have_is_a_clear_error(sandbox: Path) -> None:
+    with Target.open("local") as target:
+        server = airflow_git.Server(kind.Cluster(target))
+    (server.folder / "dags").mkdir(parents=True)
+    (server.folder / "dags" / "x.py").write_text("a = 1")
     with pytest.raises(TutorialError, match=r"x\.py has no 'b = 2'"):
         server.change("x.py", "b = 2", "b = 3")
+
+
+# ------------------------------------------------------------------------------------------------ the chart
+
+
+def _render(*words: str) -> "subprocess.CompletedProcess[str]":
+    """Render the lab's chart with the course's values."""
+    argv = [str(tools.find("helm")), "template", "airflow", str(CHART), "-n", "forwarder", "-f"]
+    return subprocess.run([*argv, str(airflow_cluster.VALUES), *words], capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def rendered(require: Callable[[str], str]) -> list[dict[str, Any]]:
+    require("docker")
+    done = _render()
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
+@pytest.mark.component
+@pytest.mark.docker
+@pytest.mark.timeout(1800)
+def test_the_labs_chart_makes_upstreams_objects_of_these_values(rendered: list[dict[str, Any]]) -> None:
+    names = {f"{o['kind']}/{o['metadata']['name']}" for o in rendered}
+    assert names == {
+        "ConfigMap/airflow-config", "Service/airflow-api-server", "Deployment/airflow-api-server",
+        "Deployment/airflow-scheduler", "Deployment/airflow-dag-processor", "Job/airflow-run-airflow-migrations",
+        "Job/airflow-create-user",
+    }  # fmt: skip
+    pods = [o["spec"]["template"] for o in rendered if o["kind"] in ("Deployment", "Job")]
+    for pod in pods:
+        assert {"tier": "airflow", "release": "airflow"}.items() <= pod["metadata"]["labels"].items(), (
+            "for the policies"
+        )
+        assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
+        for container in pod["spec"]["containers"] + pod["spec"].get("initContainers", []):
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    wait = {e["name"]: e.get("value") for p in pods for c in p["spec"]["containers"] for e in c["env"]}
+    assert wait["GITSYNC_PERIOD"] == "15s"
+
+
+@pytest.mark.component
+@pytest.mark.docker
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("schedulers.replicas=2", "additional properties 'schedulers'"),
+        ("postgresql.enabled=true", "/postgresql/enabled"),
+    ],
+)
+def test_a_wrong_value_is_named(require: Callable[[str], str], setting: str, said: str) -> None:
+    require("docker")
+    done = _render("--set", setting)
+    assert done.returncode != 0 and said in done.stderr
