@@ -4,6 +4,7 @@ Source: https://docs.ray.io/en/releases-2.44.1/cluster/running-applications/job-
 """
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from shlex import join
 from typing import TYPE_CHECKING, Any
 
 import requests
+from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_fixed
 
 from helpers import display
 from helpers.errors import TutorialError
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 SEARCH = ROOT / "applications" / "ray_search"
-_RESULT = "RESULT "  # begins the last line of run_search.py
+_SAID, _RESULT = "search: ", "RESULT "  # begin run_search.py's own lines, and its last one
+_AGENT_SECONDS = 60.0
 _ENDED = {"SUCCEEDED", "FAILED", "STOPPED"}
 
 
@@ -94,10 +97,14 @@ class Ray:
         return str(self._get("/api/version")["ray_version"])
 
     def workers(self) -> list[Mapping[str, object]]:
-        """List the worker nodes that are alive: worker, CPUs."""
-        nodes = self._get("/api/v0/nodes")["data"]["result"]["result"]
-        alive = [n for n in nodes if n["state"] == "ALIVE" and not n["is_head_node"]]
-        rows = [{"worker": n["node_name"], "CPUs": n["resources_total"].get("CPU", 0)} for n in alive]
+        """List the worker nodes that are alive: worker (its own name, or its pod's), CPUs."""
+        rows = []
+        for node in self._get("/nodes?view=summary")["data"]["summary"]:
+            raylet = node["raylet"]
+            if raylet["state"] == "ALIVE" and not raylet["isHeadNode"]:
+                named = raylet["nodeName"] != raylet["nodeManagerAddress"]
+                name = raylet["nodeName"] if named else raylet["nodeManagerHostname"]
+                rows.append({"worker": name, "CPUs": raylet["resourcesTotal"].get("CPU", 0)})
         return sorted(rows, key=lambda row: str(row["worker"]))
 
     def _get(self, path: str) -> dict[str, Any]:
@@ -114,7 +121,7 @@ class Ray:
         Args:
             workers: A round for each number: how many workers do the trials.
             epochs: How long a trial takes.
-            watch: Called with each line of the job's log as it comes.
+            watch: Called with each line that the search says, as it comes; what Ray itself logs is left out.
             timeout: Seconds that the job may take; it is stopped then.
 
         Returns:
@@ -124,7 +131,12 @@ class Ray:
             TutorialError: The cluster can't be reached, or the job failed, with its last lines.
         """
         words = ["python", "run_search.py", "--epochs", str(epochs), "--workers", *map(str, workers)]
-        log = self.run(words, watch, timeout)
+
+        def said(line: str) -> None:
+            if line.startswith(_SAID):
+                watch(line.removeprefix(_SAID))
+
+        log = self.run(words, said, timeout)
         line = next(line for line in log[::-1] if line.startswith(_RESULT))
         content = json.loads(line.removeprefix(_RESULT))
         rounds = [Round(**{**r, "starts": [(t, w) for t, w in r["starts"]]}) for r in content["rounds"]]
@@ -145,7 +157,12 @@ class Ray:
             TutorialError: The cluster can't be reached, the job failed, or took too long; it is stopped then.
         """
         client, command = self._client(), join(words)
-        job = client.submit_job(entrypoint=command, runtime_env={"working_dir": str(SEARCH)})
+        job = Retrying(  # a head that has just started has no agent yet to run a job
+            retry=retry_if_exception_message(match=".*No available agent"),
+            stop=stop_after_delay(_AGENT_SECONDS),
+            wait=wait_fixed(0.5),
+            reraise=True,
+        )(client.submit_job, entrypoint=command, runtime_env={"working_dir": str(SEARCH)})
         log, state, deadline = list[str](), "PENDING", time.monotonic() + timeout
         with display.progress("The job") as report:
             while state not in _ENDED and time.monotonic() < deadline:
@@ -168,6 +185,7 @@ class Ray:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         from ray.job_submission import JobSubmissionClient
 
+        logging.getLogger("ray").setLevel(logging.WARNING)  # it tells of each upload
         try:
             return JobSubmissionClient(self.url)
         except (ConnectionError, RuntimeError) as error:

@@ -1,5 +1,6 @@
 """Chapter 07 without a cluster: Ray on this machine, a head and two workers, each a process of its own, on loopback."""
 
+from contextlib import suppress
 from typing import Self
 
 import psutil
@@ -62,7 +63,7 @@ class LocalRay:
         return Ray(f"http://127.0.0.1:{self._port}")
 
     def kill(self, worker: str) -> None:
-        """Kill a worker's raylet without notice, as if its machine had died.
+        """Kill all processes of a worker without notice, as if its machine had died.
 
         Args:
             worker: Its name, as `Ray.workers` has it.
@@ -71,10 +72,13 @@ class LocalRay:
             TutorialError: There is no such worker.
         """
         there = processes.find(NAME)
-        for process in psutil.Process(there.pid).children(recursive=True) if there else []:
-            if f"--node-name={worker}" in process.cmdline():
+        every = psutil.Process(there.pid).children(recursive=True) if there else []
+        raylets = [p for p in every if f"--node-name={worker}" in p.cmdline()]
+        for process in [p for raylet in raylets for p in (raylet, *raylet.children(recursive=True))]:
+            with suppress(psutil.NoSuchProcess):  # it ends by itself when its raylet is gone
                 process.kill()
-                return
+        if raylets:
+            return
         raise TutorialError(f"There is no worker {worker}", "", "Ray.workers() lists them")
 
     def stop(self) -> None:

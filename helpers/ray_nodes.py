@@ -32,8 +32,11 @@ def run(gcs_port: int, dashboard_port: int, workers: int) -> None:
     with tempfile.TemporaryDirectory(prefix="tutorial-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         Path(folder, "ray").mkdir()
         os.environ |= {
-            "RAY_TMPDIR": folder,  # logs and sockets; a socket's path has 107 bytes at most, so the state folder won't do
+            "RAY_TMPDIR": folder,  # logs and sockets; not in the state folder: a socket's path has 107 bytes at most
             "RAY_USAGE_STATS_ENABLED": "0",
+            # A dead worker is found out within 5 s rather than 20: there is no network here that could be slow.
+            "RAY_health_check_initial_delay_ms": "1000",
+            "RAY_health_check_period_ms": "1000",
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on macOS the default: all nodes listen on 127.0.0.1 only
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",  # a job calls `python`
         }

@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 
 RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 MOMENTA = (0.0, 0.9)
-RESULT = "RESULT "
+SAID, RESULT = "search: ", "RESULT "  # begin our own lines, and the last one, in a log that Ray writes to as well
 
 
 @ray.remote(num_cpus=0)
@@ -46,7 +46,7 @@ def warm() -> None:
 @ray.remote(num_cpus=1, max_retries=5)
 def trial(number: int, rate: float, momentum: float, epochs: int, journal: Any) -> float:
     """Train one network; Ray runs this again on another worker when its worker dies."""
-    ray.get(journal.note.remote(number, ray.get_runtime_context().get_node_id()))
+    journal.note.remote(number, ray.get_runtime_context().get_node_id())  # a task that waits would give its CPU away
     return network.train(rate, momentum, epochs)
 
 
@@ -70,7 +70,7 @@ def names() -> dict[str, str]:
 
 def play(workers: int, grid: list[tuple[float, float]], epochs: int, journal: Any) -> dict[str, Any]:
     """Run all trials on a number of workers: one CPU of each is reserved, more workers than there are are asked for."""
-    say(f"asking for {workers} worker(s)")
+    say(f"{SAID}asking for {workers} workers")
     group = placement_group([{"CPU": 1}] * workers, strategy="SPREAD")
     ray.get(group.ready())
     places = [PlacementGroupSchedulingStrategy(group, place) for place in range(workers)]
@@ -84,10 +84,10 @@ def play(workers: int, grid: list[tuple[float, float]], epochs: int, journal: An
         known = names()
         for number, node in ray.get(journal.starts.remote()):
             again = " again" if number in dict(starts) else ""
-            say(f"trial {number} starts{again} on {known.get(node, node)}")
+            say(f"{SAID}trial {number} starts{again} on {known.get(node, node)}")
             starts.append((number, known.get(node, node)))
         if done:
-            say(f"{len(grid) - len(waiting)} of {len(grid)} trials are done")
+            say(f"{SAID}{len(grid) - len(waiting)} of {len(grid)} trials are done")
     seconds = time.monotonic() - began
     accuracies = ray.get(results)
     remove_placement_group(group)
