@@ -131,14 +131,20 @@ class LocalAirflow:
 
         Raises:
             TutorialError: A package can't be had, the port is taken, or a part did not get ready; its log is shown.
+                Those that this call started are ended again.
         """
-        programs = install()
+        programs, started = install(), []
         wanted = [part for part in PARTS if part in (parts or PARTS) and not self.find(part)]
-        with display.progress("Start Airflow", len(wanted) + 1) as report:
-            self._prepare(programs)
-            for count, part in enumerate(wanted):
-                report(count + 1, part)
-                self._start(programs, part)
+        try:
+            with display.progress("Start Airflow", len(wanted) + 1) as report:
+                self._prepare(programs)
+                for count, part in enumerate(wanted):
+                    report(count + 1, part)
+                    started.append(self._start(programs, part))
+        except BaseException:
+            for process in reversed(started):
+                process.stop()
+            raise
 
     def stop(self, *parts: str) -> None:
         """End parts in an orderly way; by default all. What Airflow knows is kept."""
@@ -160,7 +166,7 @@ class LocalAirflow:
             _run([str(programs / "airflow"), "db", "migrate"], self._environment())
             (folder() / "migrated").touch()
 
-    def _start(self, programs: Path, part: str) -> None:
+    def _start(self, programs: Path, part: str) -> Background:
         health = {"api-server": "metadatabase", "scheduler": "scheduler", "dag-processor": "dag_processor"}[part]
 
         def ready() -> bool:
@@ -174,7 +180,7 @@ class LocalAirflow:
         argv += ["--skip-serve-logs"] if part == "scheduler" else []  # the API server reads them from the folder
         ports = {"http": int(self._kept("port"))} if part == "api-server" else {}
         env = self._environment()
-        processes.start(f"airflow-{part}", argv, env=env, ports=ports, ready=ready, timeout=_START_SECONDS)
+        return processes.start(f"airflow-{part}", argv, env=env, ports=ports, ready=ready, timeout=_START_SECONDS)
 
     def _kept(self, name: str) -> str:
         """Give a value that is chosen once and kept in a file that only the reader can read."""

@@ -147,7 +147,7 @@ def test_forwards_without_a_relay_are_pending_and_say_why(clean: Stack) -> None:
 def test_workflows_are_a_503_that_says_how_to_get_them(clean: Stack) -> None:
     for answer in (clean.post("interaction/orch/run/dag"), clean.get("interaction/arti/dags/reader")):
         assert answer.status_code == 503 and "Retry-After" in answer.headers
-        assert "Airflow" in str(_detail(answer)["remedy"])
+        assert "AIRFLOW_HOST" in str(_detail(answer)["remedy"])
 
 
 def test_the_log_has_the_reference_s_lines_and_a_bound(clean: Stack) -> None:

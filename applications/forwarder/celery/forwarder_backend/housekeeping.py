@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from celery import Celery
 
-from . import keys, metrics
+from . import keys, metrics, runs
 from .effects import due
 from .logs import logger
 from .settings import HOUSEKEEPING_SECONDS, Settings
@@ -112,6 +112,7 @@ def start(settings: Settings, app: Celery) -> None:
             client.set(keys.RELAY_ALIVE, "kubernetes", px=ALIVE_MILLISECONDS)
         resend(client, app)
         unsettled = overdue(client, app, unsettled)
+        runs.follow_soon(client, app)
 
     def run() -> None:
         while True:

@@ -12,10 +12,18 @@ RELAY_SERVICES = PREFIX + "relay:services"
 RELAY_ALIVE = PREFIX + "relay:alive"
 BACKEND_LOGS = PREFIX + "logs:backend"
 BACKEND_METRICS = PREFIX + "metrics:backend"
+RUNS = PREFIX + "runs"
+RUNS_WAITING = PREFIX + "runs:waiting"
+RUNS_OPEN = PREFIX + "runs:open"
+RUNS_FOLLOWED = PREFIX + "runs:followed"
+RUNS_LOCK = PREFIX + "runs:lock"
+AIRFLOW_AWAY = PREFIX + "airflow:away"
 
 TASK_REQUESTS = "tasks.forwarder-requests"
 TASK_TRIGGER = "tasks.forwarder-trigger"
 QUEUE = "celery"
+
+RUN_ID = "forwarder__{}"  # of a run that was submitted without a name; filled with the request's id
 
 
 def request(identity: str) -> str:

@@ -13,6 +13,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from .airflow import Login
 from .environment import Environment, SettingsError
 
 VISIBILITY_SECONDS = 3600  # the same in every part: Celery asks for one value everywhere
@@ -20,7 +21,10 @@ TASK_SECONDS = 600  # a task is ended then; must stay far below the visibility t
 KEEP_SECONDS = 7 * 24 * 3600  # how long the record of a done request is kept
 RESEND_AFTER_SECONDS = 15  # a pending request is sent again after that
 HOUSEKEEPING_SECONDS = 2.0
-PLACEHOLDERS = {"FLOWER_PASSWORD": "flower456", "AIRFLOW_PASSWORD": "admin"}
+RETRY_SECONDS = 3  # a run that Airflow could not take is sent again after that
+FOLLOW_SECONDS = 10  # the states of runs that go on are looked up that often, also without a scheduler
+AIRFLOW_SECONDS = 5.0  # to connect to Airflow, and for it to answer
+PLACEHOLDER = "flower456"
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Settings:
     metrics_port: int
     heartbeat_file: str
     cluster: str
+    airflow: Login
 
     @classmethod
     def load(cls, values: Mapping[str, str] = os.environ) -> Settings:
@@ -50,12 +55,11 @@ class Settings:
             SettingsError: When a value cannot be used; the text is meant for the user.
         """
         env = Environment(values)
-        if env.choice("FORWARDER_ENV", "development", ("development", "production")) == "production":
-            for name, placeholder in PLACEHOLDERS.items():
-                if env.text(name, placeholder) == placeholder:
-                    raise SettingsError(
-                        f"{name} is the tutorial's placeholder: in production set a password of your own."
-                    )
+        production = env.choice("FORWARDER_ENV", "development", ("development", "production")) == "production"
+        if production and env.text("FLOWER_PASSWORD", PLACEHOLDER) == PLACEHOLDER:
+            raise SettingsError(
+                "FLOWER_PASSWORD is the tutorial's placeholder: in production set a password of your own."
+            )
         levels = ("debug", "info", "warning", "error", "critical")
         return cls(
             redis_host=env.text("REDIS_ENDPOINT", "127.0.0.1"),
@@ -69,6 +73,7 @@ class Settings:
             metrics_port=env.port("PROMETHEUS_PORT", 7602),
             heartbeat_file=env.text("HEARTBEAT_FILE", ""),
             cluster=env.choice("FORWARDER_CLUSTER", "relay", ("relay", "kubernetes")),
+            airflow=Login.load(env),
         )
 
     @property

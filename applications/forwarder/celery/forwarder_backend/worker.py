@@ -12,7 +12,7 @@ from wsgiref.simple_server import WSGIServer
 from celery import Celery, signals
 from prometheus_client import start_http_server
 
-from . import heartbeat, housekeeping, keys, metrics
+from . import heartbeat, housekeeping, keys, metrics, runs
 from .cluster import connect
 from .effects import effect
 from .logs import logger, start_logging
@@ -20,6 +20,7 @@ from .reconcile import LockLost, reconcile
 from .settings import TASK_SECONDS, VISIBILITY_SECONDS, Settings
 
 _clients: dict[int, Any] = {}  # Redis clients by process id: connections must not be shared across a fork
+_airflows: dict[int, runs.Ask] = {}  # likewise
 _metrics_server: list[WSGIServer] = []
 
 
@@ -65,6 +66,12 @@ def _redis(settings: Settings) -> Any:
     return _clients.setdefault(os.getpid(), settings.redis())
 
 
+def _airflow(settings: Settings) -> runs.Ask:
+    if os.getpid() not in _airflows:
+        _airflows[os.getpid()] = runs.connect(settings.airflow)
+    return _airflows[os.getpid()]
+
+
 def _tasks(app: Celery, settings: Settings) -> None:
     def counted(name: str, work: Callable[[Any], object]) -> None:
         started, outcome = time.perf_counter(), "FAILURE"
@@ -83,9 +90,13 @@ def _tasks(app: Celery, settings: Settings) -> None:
 
     @app.task(name=keys.TASK_REQUESTS)
     def forwarder_requests(identity: str) -> None:
-        """Give one accepted request its effect, once, then reconcile."""
+        """Give one accepted request its effect, once, then reconcile; a run is handed over to Airflow."""
 
         def work(client: Any) -> None:
+            if client.hmget(keys.request(identity), "state", "type") == ["accepted", "submit"]:
+                outcome = runs.hand_over(client, _airflow(settings), identity)
+                logger.info("run %s: %s", identity, outcome)
+                return
             logger.info("forwarder request %s: %s", identity, effect(client, identity))
             settle(client)
 
@@ -93,12 +104,15 @@ def _tasks(app: Celery, settings: Settings) -> None:
 
     @app.task(name=keys.TASK_TRIGGER)
     def forwarder_trigger() -> None:
-        """Send stale pending requests again, then reconcile in any case."""
+        """Send stale pending requests again, then reconcile in any case, and look after the runs that go on."""
 
         def work(client: Any) -> None:
             housekeeping.resend(client, app)
             client.incr(keys.DIRTY)
-            settle(client)
+            try:
+                settle(client)
+            finally:
+                runs.follow(client, _airflow(settings))
 
         counted(keys.TASK_TRIGGER, work)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -125,13 +125,40 @@ class UserForwards(BaseModel):
     forwards: list[Forward]
 
 
+class RunState(Answer):
+    """A run of a workflow."""
+
+    run_id: str = Field(examples=["forwarder__01b1db6d-b72e-4a90-a519-a36ed02dc75e"])
+    state: Literal["waiting", "queued", "running", "success", "failed"] = Field(
+        description="`waiting`: durably recorded, Airflow does not have it yet; the others are Airflow's own words"
+    )
+    error: str | None = Field(
+        default=None, description="Why it waits, was refused or was ended, where that is known", examples=[None]
+    )
+
+
+class Dag(Answer):
+    """A workflow, with the runs that were submitted here."""
+
+    dag_id: str = Field(examples=["tutorial-hello-world"])
+    paused: bool | None = Field(description="`null`: Airflow could not be asked, or has no such workflow")
+    runs: list[RunState] = Field(description="As they were when the backend looked last; at most 10 s ago")
+
+
+class Dags(BaseModel):
+    """All workflows; those without runs are known only while Airflow is there."""
+
+    airflow: Literal["there", "away"]
+    dags: list[Dag]
+
+
 class ArtiOutput(BaseModel):
     """The artifact, under its own name."""
 
-    output: Logs | Metrics | UserForwards
+    output: Logs | Metrics | UserForwards | Dags
 
 
 class OrchOutput(BaseModel):
-    """What Airflow answered."""
+    """The run."""
 
-    output: Any
+    output: RunState

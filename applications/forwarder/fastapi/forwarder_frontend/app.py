@@ -17,6 +17,7 @@ from .errors import ForwarderError
 from .logs import logger
 from .publishing import Publisher
 from .routes import router
+from .runs import Runs
 from .settings import BODY_BYTES, Settings
 from .store import Store
 
@@ -29,6 +30,8 @@ every route here.
 2. `POST /interaction/forw/import/reader/lab` wishes for a connection; the answer carries a `task-id`.
 3. `GET /interaction/task/result/{task-id}` says what became of it, and `POST /interaction/forw/status/reader/lab`
    where to connect to.
+4. `POST /interaction/orch/submit/tutorial-hello-world` submits a run of that workflow; the answer carries its `run-id`,
+   and `POST /interaction/orch/status/tutorial-hello-world` says how far it is.
 
 A success is `{"output": …}`. Everything else is `{"detail": {"what", "why", "remedy"}}`; a 503 carries `Retry-After`.
 """
@@ -37,7 +40,7 @@ _TAGS = [
     {"name": "forw", "description": "Connections between inside and outside"},
     {"name": "task", "description": "What became of an accepted request"},
     {"name": "arti", "description": "Logs, metrics, overviews"},
-    {"name": "orch", "description": "Workflows in Airflow (chapter 10)"},
+    {"name": "orch", "description": "Runs of workflows in Airflow"},
     {"name": "state", "description": "For probes and Prometheus"},
 ]
 
@@ -95,6 +98,7 @@ def create(settings: Settings) -> FastAPI:
         logger.info("Frontend ready")
         yield
         await app.state.publisher.stop()
+        await app.state.runs.close()
         await app.state.store.close()
 
     app = FastAPIOffline(
@@ -107,6 +111,7 @@ def create(settings: Settings) -> FastAPI:
     logger.info("Redis connected")
     logger.info("Defining Celery client")
     app.state.publisher = Publisher(settings)
+    app.state.runs = Runs(settings, app.state.store, app.state.publisher)
     logger.info("Celery client defined")
     logger.info("Importing routes")
     errors.install(app)

@@ -9,8 +9,12 @@ SEQUENCE = PREFIX + "sequence"
 RELAY_ALIVE = PREFIX + "relay:alive"
 BACKEND_LOGS = PREFIX + "logs:backend"
 BACKEND_METRICS = PREFIX + "metrics:backend"
+RUNS = PREFIX + "runs"
+RUNS_WAITING = PREFIX + "runs:waiting"
 
 TASK_REQUESTS = "tasks.forwarder-requests"
+
+RUN_ID = "forwarder__{}"  # of a run that was submitted without a name; filled with the request's id
 
 
 def request(identity: str) -> str:

@@ -9,9 +9,11 @@ from enum import StrEnum
 from typing import Annotated, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"  # RFC 1123 label: what Kubernetes takes as a name
+DAG_ID = r"^[\w-][\w.-]*$"  # what Airflow takes, but for a dot in front
+_RUN_ID = r"^[A-Za-z0-9_~:+-][A-Za-z0-9_.~:+-]*$"
 _HOST_LABEL = re.compile(r"[A-Za-z0-9_]([-A-Za-z0-9_]{0,61}[A-Za-z0-9_])?", re.ASCII)
 MASK = "********"
 
@@ -161,3 +163,22 @@ class ForwardRequest(BaseModel):
             twice = sorted({name for name in names if names.count(name) > 1})
             raise ValueError(f"connections: the names must differ, these do not: {', '.join(twice)}")
         return self
+
+
+class OrchRequest(BaseModel):
+    """The run of a workflow to submit, show or cancel."""
+
+    model_config = ConfigDict(alias_generator=_hyphenated, extra="forbid", strict=True)
+
+    run_id: Annotated[str, StringConstraints(pattern=_RUN_ID, max_length=250)] = Field(
+        default="",
+        description="The run's name. `status` and `cancel` want one; `submit` and `run` make one where there is none.",
+        examples=["my-run-1"],
+        json_schema_extra=_drop_default,
+    )
+    conf: dict[str, JsonValue] = Field(
+        default={},
+        description="For `submit` and `run`: what the run is given (Airflow's `dag_run.conf`)",
+        examples=[{}],
+        json_schema_extra=_drop_default,
+    )

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import time
 import uuid
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from celery import Celery
 from kombu.utils.json import dumps
@@ -40,17 +41,32 @@ BATCH = 64
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """A validated request on its way into Redis and Celery."""
+    """A validated request on its way into Redis and Celery.
+
+    `content` is what is asked for (JSON): the `connections` of a `user`, or nobody's `run` of a workflow.
+    """
 
     type: str
     user: str
     key: str
-    connections: str
+    content: str
+    kind: Literal["connections", "run"] = "connections"
     digest: str = ""
     fingerprint: str = ""
     identity: str = field(default_factory=lambda: str(uuid.uuid4()))
     future: asyncio.Future[tuple[str, str]] | None = None
     deadline: float = 0.0
+
+    def remember(self, idempotency_key: str) -> None:
+        """Have the same request under the same key accepted once."""
+        self.digest = hashlib.sha256(idempotency_key.encode()).hexdigest()[:32]
+        self.fingerprint = hashlib.sha256("\0".join((self.type, self.key, self.content)).encode()).hexdigest()[:32]
+
+    @property
+    def places(self) -> list[str]:
+        """The keys of its record, and of where it is told until it has had its effect."""
+        waiting = keys.RUNS_WAITING if self.kind == "run" else keys.opened(self.user)
+        return [keys.request(self.identity), keys.PENDING, waiting]
 
 
 class Messages:
@@ -195,24 +211,22 @@ class Publisher:
         now = time.time()
         async with self._redis.pipeline(transaction=False) as pipe:
             for request in batch:
-                record = keys.request(request.identity)
                 pipe.evalsha(
                     self._accept,
                     5,
-                    record,
-                    keys.PENDING,
-                    keys.opened(request.user),
+                    *request.places,
                     keys.SEQUENCE,
-                    keys.idempotency(request.user, request.digest) if request.digest else record,
+                    keys.idempotency(request.user, request.digest) if request.digest else request.places[0],
                     request.identity,
                     request.type,
                     request.user,
                     request.key,
-                    request.connections,
+                    request.content,
                     now,
                     now + RESEND_AFTER_SECONDS,
                     request.fingerprint,
                     IDEMPOTENCY_SECONDS,
+                    request.kind,
                 )
             for request in batch:
                 if not request.digest:
@@ -225,14 +239,7 @@ class Publisher:
         requests = list(self._withdrawn.values())
         async with self._redis.pipeline(transaction=False) as pipe:
             for request in requests:
-                pipe.eval(
-                    scripts.WITHDRAW,
-                    3,
-                    keys.request(request.identity),
-                    keys.PENDING,
-                    keys.opened(request.user),
-                    request.identity,
-                )
+                pipe.eval(scripts.WITHDRAW, 3, *request.places, request.identity)
             await pipe.execute()
         for request in requests:
             self._withdrawn.pop(request.identity, None)

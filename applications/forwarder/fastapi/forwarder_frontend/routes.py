@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from typing import Annotated, Any
 
@@ -12,21 +11,31 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import JSONResponse
 
 from . import answers, metrics, models
-from .errors import FieldProblem, ForwarderError, documented, invalid, unavailable, wrong_value
+from .errors import FieldProblem, ForwarderError, documented, invalid, wrong_value
 from .logs import keep_last, logger, read_tail
-from .models import LABEL, ArtiType, Configuration, ForwardRequest, ForwType, Mode, OrchType, TaskType
+from .models import (
+    DAG_ID,
+    LABEL,
+    ArtiType,
+    Configuration,
+    ForwardRequest,
+    ForwType,
+    Mode,
+    OrchRequest,
+    OrchType,
+    TaskType,
+)
 from .publishing import Request as Accepted
 from .settings import LOG_BYTES
 
 router = APIRouter()
 _STATES = ("failed", "pending", "cancelling", "active", "cancelled")  # the worst first
-_NO_AIRFLOW = (
-    "The workflow engine is not here",
-    "No Airflow belongs to this Forwarder yet",
-    "Chapter 10 brings an Airflow; give the backend AIRFLOW_HOST, AIRFLOW_USERNAME and AIRFLOW_PASSWORD then",
-)
 User = Annotated[str, Path(description="Whose connections these are", pattern=LABEL, examples=["reader"])]
 Key = Annotated[str, Path(description="The name of a group of connections", pattern=LABEL, examples=["lab"])]
+
+IdempotencyKey = Annotated[
+    str | None, Header(description="The same request under the same key is accepted once", max_length=255)
+]
 
 
 def _output(value: Any, status: int = 200) -> JSONResponse:
@@ -107,17 +116,32 @@ async def task(
 @router.post(
     "/interaction/orch/{type}/{key}",
     tags=["orch"],
-    summary="Drive a workflow of Airflow",
+    summary="Submit, show or cancel a run of a workflow",
     response_model=answers.OrchOutput,
-    responses=documented(404, 422, 503),
+    responses=documented(404, 409, 422, 503),
 )
 async def orch(
+    request: Request,
     type: Annotated[OrchType, Path(description="What to do")],
-    key: Annotated[str, Path(description="The id of the DAG", max_length=250, examples=["tutorial-hello-world"])],
-    values: Annotated[dict[str, Any] | None, Body(examples=[{}])] = None,
+    key: Annotated[
+        str, Path(description="The id of the DAG", pattern=DAG_ID, max_length=250, examples=["tutorial-hello-world"])
+    ],
+    values: Annotated[OrchRequest | None, Body()] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Answer 503 until chapter 10 brings an Airflow; the detail says how to get one."""
-    raise unavailable(*_NO_AIRFLOW, retry_after=60)
+    """Accept a run of a workflow, tell its state, or end it.
+
+    `submit` answers at once: the run is durably recorded in state `waiting`, and is handed over to Airflow once, when
+    Airflow is there. `run` does the same and waits up to a second, so that its answer can say what Airflow made of it.
+    `status` and `cancel` ask Airflow; while it is away they answer 503.
+    """
+    runs, values = request.app.state.runs, values or OrchRequest()
+    runs.must_be_configured()
+    if type in (OrchType.submit, OrchType.run):
+        return _output(await runs.submit(key, values, idempotency_key, at_once=type is OrchType.run))
+    if not values.run_id:
+        raise invalid([FieldProblem(field="body.run-id", problem=f"`{type.value}` wants a run id")])
+    return _output(await (runs.status if type is OrchType.status else runs.cancel)(key, values.run_id))
 
 
 @router.post(
@@ -133,9 +157,7 @@ async def forw(
     user: User,
     key: Key,
     values: Annotated[ForwardRequest | None, Body()] = None,
-    idempotency_key: Annotated[
-        str | None, Header(description="The same request under the same key is accepted once", max_length=255)
-    ] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Accept a wish and answer with its task id; it will be done, even if a process is killed meanwhile.
 
@@ -160,8 +182,7 @@ async def forw(
         raise invalid([FieldProblem(field="body.connections", problem=f"`{type.value}` wants at least one connection")])
     wish = Accepted(type.value, user, key, json.dumps(connections, separators=(",", ":")))
     if idempotency_key:
-        wish.digest = hashlib.sha256(idempotency_key.encode()).hexdigest()[:32]
-        wish.fingerprint = hashlib.sha256("\0".join((wish.type, key, wish.connections)).encode()).hexdigest()[:32]
+        wish.remember(idempotency_key)
     outcome, identity = await request.app.state.publisher.accept(wish)
     if outcome == "other":
         raise ForwarderError(
@@ -193,11 +214,12 @@ async def arti(
     ],
     lines: Annotated[int, Query(description="For logs: at most so many lines", ge=1, le=10_000)] = 100,
 ) -> Response:
-    """Give the last lines of a log (at most 1 MiB), a snapshot of the metrics, or a user's connections."""
+    """Give the last lines of a log (at most 1 MiB), a snapshot of the metrics, a user's connections, or workflows."""
     logger.info("Artifact interaction")
     store = request.app.state.store
     if type is ArtiType.dags:
-        raise unavailable(*_NO_AIRFLOW, retry_after=60)
+        request.app.state.runs.must_be_configured()
+        return _output(await request.app.state.runs.dags())
     if type is ArtiType.forwards:
         return _output({"forwards": await store.forwards(target)})
     if target not in ("frontend", "backend"):

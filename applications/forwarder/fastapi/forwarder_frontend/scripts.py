@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # Records a request, puts it on the list of pending ones and remembers its idempotency key. Safe to send twice.
 # KEYS: request, pending, open, sequence, idempotency (or request again when there is none)
-# ARGV: id, type, user, key, connections, now, due, fingerprint (or ''), seconds to remember it
+# ARGV: id, type, user, key, content, now, due, fingerprint (or ''), seconds to remember it, the content's name
 # Returns {outcome, id}: 'new', 'same' (this was accepted before, as id) or 'other' (the key belongs to another request)
 ACCEPT = """
 if ARGV[8] ~= '' then
@@ -22,7 +22,7 @@ if ARGV[8] ~= '' then
   remembered = KEYS[5]
 end
 redis.call('HSET', KEYS[1], 'state', 'accepted', 'type', ARGV[2], 'user', ARGV[3], 'key', ARGV[4],
-  'connections', ARGV[5], 'accepted', ARGV[6], 'sequence', redis.call('INCR', KEYS[4]), 'idempotency', remembered)
+  ARGV[10], ARGV[5], 'accepted', ARGV[6], 'sequence', redis.call('INCR', KEYS[4]), 'idempotency', remembered)
 redis.call('ZADD', KEYS[2], ARGV[7], ARGV[1])
 redis.call('HSET', KEYS[3], ARGV[1], ARGV[4])
 return {'new', ARGV[1]}

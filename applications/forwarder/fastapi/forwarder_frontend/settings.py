@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
+from .airflow import Login
 from .environment import Environment, SettingsError
 
 __all__ = ["Settings", "SettingsError"]
 
 CONNECT_SECONDS = 0.5  # reaching Redis
 ANSWER_SECONDS = 1.0  # one answer of Redis
+AIRFLOW_SECONDS = 1.7  # all of a request's dealings with Airflow
 DEADLINE_SECONDS = 1.5  # all of a request's dealings with Redis; the promise to clients is 2 s
 RETRY_AFTER_SECONDS = 2
 IDEMPOTENCY_SECONDS = 24 * 3600
@@ -35,6 +37,7 @@ class Settings:
     log_folder: Path
     token: str = field(repr=False)
     environment: str
+    airflow: Login
 
     @classmethod
     def load(cls, values: Mapping[str, str] = os.environ) -> Settings:
@@ -60,6 +63,7 @@ class Settings:
             log_folder=Path(env.text("LOG_FOLDER", "logs")),
             token=token,
             environment=env.choice("FORWARDER_ENV", "development", ("development", "production")),
+            airflow=Login.load(env),
         )
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,6 +22,9 @@ from .settings import ANSWER_SECONDS, CONNECT_SECONDS, DEADLINE_SECONDS, Setting
 _UPDATE = "if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end redis.call('HSET', KEYS[1], unpack(ARGV)) return 1"
 
 NO_RELAY = "Nothing makes connections at present: start applications/forwarder/celery/run_relay.py"
+
+_RUN_FIELDS = ("key", "run", "run-state", "error")
+_RUNS = 500  # of them are listed
 
 
 class Store:
@@ -121,6 +124,23 @@ class Store:
                     records = await pipe.execute()
         return merge(user, records, desired, status, bool(relay))
 
+    async def run(self, identity: str) -> dict[str, Any] | None:
+        """Return a run that was submitted here, as far as the backend knows; None when there is none of that id."""
+        async with self._asking("The run cannot be looked up") as client:
+            return run_row(identity, await client.hmget(keys.request(identity), *_RUN_FIELDS))
+
+    async def runs(self) -> list[dict[str, Any]]:
+        """Return the runs that were submitted here: those that wait, then the others, the newest first."""
+        async with self._asking("The runs cannot be looked up") as client:
+            waiting = list(await client.hkeys(keys.RUNS_WAITING))[:_RUNS]
+            identities = waiting + list(await client.zrevrange(keys.RUNS, 0, _RUNS - 1))
+            async with client.pipeline(transaction=False) as pipe:
+                for identity in identities:
+                    pipe.hmget(keys.request(identity), *_RUN_FIELDS)
+                records = await pipe.execute()
+        rows = (run_row(identity, record) for identity, record in zip(identities, records, strict=True))
+        return [row for row in rows if row]
+
     async def backend_logs(self, lines: int) -> list[str]:
         """Return the last lines that the backend has shipped."""
         async with self._asking("The backend's log cannot be read") as client:
@@ -131,6 +151,20 @@ class Store:
         async with self._asking("The backend's metrics cannot be read") as client:
             text = await client.get(keys.BACKEND_METRICS)
         return dict(json.loads(text)) if text else {"time": None, "metrics": []}
+
+
+def run_row(identity: str, record: Sequence[str | None]) -> dict[str, Any] | None:
+    """Return what is told of a run.
+
+    Args:
+        identity: The id of the request that submitted it.
+        record: The values of `_RUN_FIELDS`.
+    """
+    key, asked, state, error = record
+    if not asked:
+        return None
+    name = json.loads(asked)["run-id"] or keys.RUN_ID.format(identity)
+    return {"dag-id": key, "run-id": name, "state": state or "waiting", "error": error or None}
 
 
 def merge(
