@@ -97,6 +97,8 @@ def _label(image: str) -> str | None:
 
 def build(words: Sequence[str]) -> None:
     """Make what is missing of some groups or products, two at a time, in the order of need."""
+    if not _missing(named(tuple(words))):
+        return  # without waiting for a build of something else
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two builds at once: the second finds everything made
@@ -255,7 +257,10 @@ def _package(product: Charts, folder: Path, log: TextIO) -> None:
             words = ["--version", version, "--app-version", application, "--destination", str(made)]
             _run([helm, "package", str(source), *words], log)
     _run([helm, "repo", "index", str(made)], log)
-    shutil.copytree(made, program(product.name), dirs_exist_ok=True)
+    part = program(product.name).with_name(f".{product.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(made, part)
+    part.rename(program(product.name))
 
 
 def _bootstrap(product: Debian, folder: Path, log: TextIO) -> None:
