@@ -289,9 +289,71 @@ class Forwarder:
         Args:
             kind: `submit`, `run`, `status` or `cancel`.
             key: The id of the DAG.
-            values: What Airflow shall be given.
+            values: `run-id` and `conf`.
         """
         return self._call("POST", ("interaction", "orch", kind, key), body=dict(values or {}), repeat=False)
+
+    def submit(
+        self, key: str, conf: Mapping[str, Any] | None = None, run_id: str = "", idempotency_key: str = ""
+    ) -> str:
+        """Submit a run of a workflow: it is handed over to Airflow once, when that is there.
+
+        Args:
+            key: The id of the DAG.
+            conf: What the run is given.
+            run_id: The run's name; by default the frontend makes one.
+            idempotency_key: Sending a request again under the same key has no second effect; by default the run's name,
+                else a new one.
+
+        Returns:
+            The run's name.
+        """
+        body = {"conf": dict(conf or {})} | ({"run-id": run_id} if run_id else {})
+        headers = {"Idempotency-Key": idempotency_key or f"{key}/{run_id or uuid.uuid4()}"}
+        return str(self._dict("POST", ("interaction", "orch", "submit", key), body=body, headers=headers)["run-id"])
+
+    def run_status(self, key: str, run_id: str) -> dict[str, Any]:
+        """Tell the `state` of a run (`waiting`, `queued`, `running`, `success` or `failed`) and its `error`."""
+        return self._dict("POST", ("interaction", "orch", "status", key), body={"run-id": run_id})
+
+    def run_cancel(self, key: str, run_id: str) -> dict[str, Any]:
+        """End a run; Airflow calls it `failed` then. One that is over stays as it is."""
+        return self._dict("POST", ("interaction", "orch", "cancel", key), body={"run-id": run_id})
+
+    def wait_run(self, key: str, run_id: str, timeout: float = 120.0) -> dict[str, Any]:
+        """Wait until a run is over, also while Airflow is away.
+
+        Args:
+            key: The id of the DAG.
+            run_id: The run's name.
+            timeout: Seconds to wait.
+
+        Returns:
+            Its last state, as `run_status` gives it.
+
+        Raises:
+            TutorialError: It isn't over in time; it goes on, or will be handed over later.
+        """
+        began = time.monotonic()
+        with display.progress(f"Run of {key}", timeout, "s") as report:
+            while (run := self._run_or_wait(key, run_id))["state"] not in ("success", "failed"):
+                if time.monotonic() - began > timeout:
+                    raise TutorialError(
+                        f"The run {run_id} of {key} is not over after {timeout:g} s",
+                        str(run.get("error") or f"it is {run['state']}"),
+                        "see that Airflow and the Forwarder's backend run and the DAG isn't paused, then wait again",
+                    )
+                report(time.monotonic() - began, str(run["state"]))
+                time.sleep(0.5)
+        return run
+
+    def _run_or_wait(self, key: str, run_id: str) -> dict[str, Any]:
+        try:
+            return self.run_status(key, run_id)
+        except Refused as error:
+            if error.status != 503:
+                raise
+            return {"run-id": run_id, "state": "waiting", "error": error.why}
 
     def logs(self, target: str = "backend", lines: int = 100) -> list[str]:
         """Give the last lines of a log.
@@ -321,9 +383,9 @@ class Forwarder:
         output: list[dict[str, Any]] = self._artifact("forwards", user)["forwards"]
         return output
 
-    def dags(self, user: str) -> list[Any]:
-        """Give the workflows that Airflow has."""
-        output: list[Any] = self._artifact("dags", user)["dags"]
+    def dags(self, user: str) -> list[dict[str, Any]]:
+        """Give the workflows: `{"dag-id": …, "paused": …, "runs": what was submitted to the Forwarder}` each."""
+        output: list[dict[str, Any]] = self._artifact("dags", user)["dags"]
         return output
 
     def health(self) -> bool:

@@ -76,6 +76,8 @@ class LocalForwarder:
         metrics_port: The port of the backend's metrics.
         scheduler_seconds: Seconds between two triggers (`SCHEDULER_TIMES`).
         concurrency: Worker processes of the backend (`CELERY_CONCURRENCY`).
+        airflow: `AIRFLOW_HOST`, `AIRFLOW_USERNAME` and `AIRFLOW_PASSWORD`, as `LocalAirflow.credentials` gives them;
+            without them `orch` answers 503.
     """
 
     def __init__(
@@ -85,9 +87,11 @@ class LocalForwarder:
         metrics_port: int = 7602,
         scheduler_seconds: int = 30,
         concurrency: int = 8,
+        airflow: Mapping[str, str] | None = None,
     ) -> None:
         self._ports = {"frontend": frontend_port, "monitor": flower_port, "backend": metrics_port}
         self._seconds, self._concurrency = scheduler_seconds, concurrency
+        self._airflow = dict(airflow or {"AIRFLOW_HOST": "none"})
         self.client = Forwarder("127.0.0.1", frontend_port)
 
     def __enter__(self) -> Self:
@@ -296,6 +300,7 @@ class LocalForwarder:
             "FLOWER_USERNAME": USERNAME,
             "FLOWER_PASSWORD": self._password(),
             "SCHEDULER_TIMES": str(self._seconds),
+            **self._airflow,
             "PYTHONDONTWRITEBYTECODE": "1",
         }
 

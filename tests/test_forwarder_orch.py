@@ -13,6 +13,7 @@ from forwarder_stack import Stack, stack, wait_until
 from helpers.airflow import Airflow, AirflowError
 from helpers.airflow_local import LocalAirflow
 from helpers.errors import TutorialError
+from helpers.forwarder import Forwarder, Refused
 from helpers.processes import free_port
 from helpers.settings import settings
 
@@ -181,6 +182,23 @@ def test_while_airflow_is_away_runs_wait_and_are_sent_once_when_it_is_back(
     wait_until(lambda: not made.client.hlen("forwarder:runs:waiting"), 40)
     names = [run["dag_run_id"] for run in airflow.client.runs("quick")]
     assert [names.count(run) for run in [*submitted, "at-once"]] == [1] * 4
+
+
+def test_the_course_s_client_submits_waits_and_cancels(made: Stack, airflow: LocalAirflow, day: BadDay) -> None:
+    made.backend()
+    with Forwarder(port=made.env["FASTAPI_PORT"], patience=0) as client:
+        run = client.submit("quick", {"word": "cod"}, "named")
+        assert run == client.submit("quick", {"word": "cod"}, "named") == "named"
+        day.faults.append(Fault("GET", "dagRuns/named$", 2))
+        assert client.wait_run("quick", run, 60)["state"] == "success", "also while Airflow was away"
+        with pytest.raises(Refused, match="409"):
+            client.submit("quick", {"word": "hake"}, "named")
+        endless = client.submit("slow")
+        with pytest.raises(TutorialError, match="not over after 0"):
+            client.wait_run("slow", endless, timeout=0)
+        wait_until(lambda: client.run_status("slow", endless)["state"] == "running", 30)
+        assert client.run_cancel("slow", endless)["state"] == "failed"
+        assert {"quick", "slow"} <= {dag["dag-id"] for dag in client.dags("reader") if dag["paused"] is False}
 
 
 def test_a_lost_answer_and_a_silent_airflow_do_no_harm(made: Stack, airflow: LocalAirflow, day: BadDay) -> None:
