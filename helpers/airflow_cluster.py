@@ -109,6 +109,9 @@ def install(helm: Helm, chosen: Mapping[str, str | int], timeout: float = 600) -
         TutorialError: A value has a wrong name, or the pods don't get ready, with their reasons.
     """
     deployed.supply_node(helm.cluster, [GIT_SYNC])
+    # Jobs can't be changed: those of the revision before go, unless they are gone by themselves already.
+    jobs = ["delete", "jobs", "-l", f"tier=airflow,release={RELEASE}", "-n", deployed.NAMESPACE]
+    helm.cluster.kubectl(*jobs)
     return helm.upgrade(RELEASE, CHART, VALUES, set=chosen, namespace=deployed.NAMESPACE, timeout=timeout)
 
 

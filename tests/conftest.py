@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from helpers import airgap, cpouta_lab, doctor, kind, processes, vm
-from helpers.settings import settings
+from helpers import cluster as deployed
+from helpers.settings import ROOT, settings
 from helpers.target import Target
 
 _TIERS = ("unit", "component", "e2e")
@@ -143,3 +144,14 @@ def cluster(session_cluster: kind.Cluster) -> kind.Cluster:
     if session_cluster.kubectl("get", "--raw", "/readyz", check=False) != "ok":
         session_cluster.close()
     return session_cluster.connect()
+
+
+@pytest.fixture(scope="session")
+def stack(session_cluster: kind.Cluster) -> None:
+    """Have the stack in the cluster, applied by hand as README says: git's files, and plain kubectl."""
+    session_cluster.target.run(["true"], repeatable=True)
+    deployed.build_images(session_cluster)
+    deployed.supply_node(session_cluster)
+    session_cluster.target.sync(ROOT / "deployments", "deployments")
+    session_cluster.target.run(["kubectl", "apply", "-k", "deployments/forwarder/stack"], timeout=120)
+    deployed.wait(session_cluster)

@@ -1,18 +1,23 @@
 """Chapter 10: Airflow's values, chart and DAG files, then Airflow in the tests' cluster, used, broken and mended."""
 
 import base64
+import json
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from playwright.sync_api import sync_playwright
 
-from helpers import airflow_cluster, airflow_git, kind, tools
+from helpers import airflow_cluster, airflow_git, check, kind, processes, tools
 from helpers import cluster as deployed
+from helpers.airflow import Airflow
 from helpers.errors import TutorialError
+from helpers.helm import Helm
 from helpers.helm_values import read
 from helpers.settings import ROOT
 from helpers.target import Target
@@ -145,3 +150,114 @@ def test_a_wrong_value_is_named(require: Callable[[str], str], setting: str, sai
     require("docker")
     done = _render("--set", setting)
     assert done.returncode != 0 and said in done.stderr
+
+
+# ---------------------------------------------------------------------------------------------- the cluster
+
+
+def in_vm(test: Any) -> Any:
+    """Mark a test that needs the tests' VM."""
+    for mark in (pytest.mark.e2e, pytest.mark.docker, pytest.mark.timeout(1800)):
+        test = mark(test)
+    return test
+
+
+@pytest.fixture(scope="module")
+def installed(session_cluster: kind.Cluster, stack: None) -> Iterator[dict[str, Any]]:
+    """Have Airflow in the cluster: chapter 10 installs it. Give the chapter's report; all of it is gone in the end."""
+    deployed.wait(session_cluster)
+    helm = Helm(session_cluster)
+    argv = [sys.executable, "-m", "helpers.cli", "run", "10", "--target", "vm"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=900, cwd=ROOT)
+    try:
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+        report = re.search(r"report: (\S+)", done.stdout)
+        assert report
+        yield json.loads(Path(report[1]).read_text())["chapters"][0]
+    finally:
+        airflow_cluster.remove(helm)
+        airflow_git.Server(session_cluster).stop()
+        processes.stop_all(session_cluster.target.name)
+
+
+@pytest.fixture
+def airflow(installed: dict[str, Any], cluster: kind.Cluster) -> Iterator[Airflow]:
+    """Give a client of the deployed Airflow, which is healthy before the test."""
+    port = processes.free_port()
+    airflow_cluster.forward(cluster, port)
+    with airflow_cluster.client(cluster, port) as client:
+        check("Airflow is healthy", client.healthy, remedy="", timeout=180)
+        yield client
+    airflow_cluster.stop_forwards(cluster, port)
+
+
+@in_vm
+def test_chapter_10_runs_on_the_vm(installed: dict[str, Any], cluster: kind.Cluster) -> None:
+    assert {
+        "The release is deployed", "Airflow is healthy", "The run is a success", "The log has the greeting",
+        "The pods have the new commit", "The next run greets as git says", "The import is done",
+        "The Forwarder saw the run succeed", "Cancelled, it counts as failed", "Helm knows more than one revision",
+    } <= set(installed["green"])  # fmt: skip
+    assert sum(int(row["MiB"]) for row in airflow_cluster.memory(cluster)) < 12 * 1024
+
+
+@in_vm
+def test_airflow_takes_no_default_password_and_shows_its_page_to_who_has_the_right_one(
+    airflow: Airflow, cluster: kind.Cluster, require: Callable[[str], str]
+) -> None:
+    with Airflow(airflow.url, "admin", "admin") as stranger, pytest.raises(TutorialError, match="did not let admin in"):
+        stranger.dags()
+    password = deployed.secret(cluster, "airflow-secret", "password")
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=require("chromium"), args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(f"{airflow.url}/dags", timeout=60_000)
+        page.fill("input[name=username]", "admin")
+        page.fill("input[name=password]", password)
+        page.click("input[type=submit]")
+        page.get_by_text("tutorial-hello-world").first.wait_for(timeout=60_000)
+        browser.close()
+
+
+@in_vm
+def test_an_image_that_is_not_there_is_named_and_the_right_one_mends_it(
+    airflow: Airflow, cluster: kind.Cluster
+) -> None:
+    helm = Helm(cluster)
+    chosen = airflow_cluster.settings_for(cluster, airflow_git.SERVER, 5)
+    with pytest.raises(TutorialError, match="ImagePullBackOff|ErrImagePull") as error:
+        airflow_cluster.install(helm, {**chosen, "defaultAirflowTag": "gone"}, timeout=90)
+    assert "airflow" in str(error.value) and "tag" in error.value.remedy
+    assert airflow.version() == "3.0.6", "the pods of before go on"
+    airflow_cluster.install(helm, chosen)
+    check("Airflow is healthy again", airflow.healthy, remedy="", timeout=120)
+
+
+SLOW = """
+import time
+from datetime import timedelta
+from airflow.sdk import dag, task
+
+@dag(dag_id="slow", schedule=None, catchup=False, is_paused_upon_creation=False)
+def slow():
+    @task(retries=2, retry_delay=timedelta(seconds=5))
+    def sleep():
+        time.sleep(25)
+    sleep()
+
+slow()
+"""
+
+
+@in_vm
+def test_the_database_goes_away_in_mid_run_and_the_run_ends_well(airflow: Airflow, cluster: kind.Cluster) -> None:
+    server = airflow_git.Server(cluster)
+    (server.folder / "dags" / "slow_dag.py").write_text(SLOW)
+    server.push("A slow DAG")
+    check("Airflow has read it", lambda: airflow.has("slow"), remedy="", timeout=120, interval=1)
+    run = airflow.trigger("slow")["dag_run_id"]
+    check("It runs", lambda: airflow.tasks("slow", run)[0]["state"] == "running", remedy="", timeout=90)
+    deployed.delete_pod(cluster, "postgres-server")
+    deployed.wait(cluster)
+    check("Airflow is healthy again", airflow.healthy, remedy="", timeout=120)
+    assert airflow.wait("slow", run, timeout=240)["state"] == "success"

@@ -251,16 +251,6 @@ def test_the_objects_are_valid_for_kubeconform(cluster: kind.Cluster, built: str
 # ---------------------------------------------------------------------------------------------- the cluster
 
 
-@pytest.fixture(scope="session")
-def stack(session_cluster: kind.Cluster) -> None:
-    """Have the stack in the cluster, applied by hand as README says: git's files, and plain kubectl."""
-    session_cluster.target.run(["true"], repeatable=True)
-    deployed.build_images(session_cluster)
-    deployed.supply_node(session_cluster)
-    session_cluster.target.sync(ROOT / "deployments", "deployments")
-    _by_hand(session_cluster)
-
-
 def _by_hand(cluster: kind.Cluster) -> None:
     cluster.target.run(["kubectl", "apply", "-k", "deployments/forwarder/stack"], timeout=120)
     deployed.wait(cluster)
