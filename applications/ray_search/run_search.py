@@ -4,7 +4,6 @@ Each round trains the same networks on a given number of workers. A trial whose 
 """
 
 import argparse
-import ipaddress
 import itertools
 import json
 import sys
@@ -13,11 +12,12 @@ from typing import Any
 
 import network
 import ray
-from ray.util.placement_group import placement_group, remove_placement_group
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+from ray.autoscaler.sdk import request_resources
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 MOMENTA = (0.0, 0.9)
+PAUSE_SECONDS = 0.25
 SAID, RESULT = "search: ", "RESULT "  # begin our own lines, and the last one, in a log that Ray writes to as well
 
 
@@ -56,42 +56,51 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def names() -> dict[str, str]:
-    """Give each node's name by its id: its own name, else that of its machine (in a cluster: the pod)."""
-    found = {}
-    for node in ray.nodes():
-        try:
-            ipaddress.ip_address(node["NodeName"])  # Ray's own choice for a node without a name
-            found[node["NodeID"]] = node["NodeManagerHostname"]
-        except ValueError:
-            found[node["NodeID"]] = node["NodeName"]
-    return found
+def nodes() -> dict[str, dict[str, Any]]:
+    """Give the nodes that are alive by their names: a node's own, else that of its machine (in a cluster: the pod)."""
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    named = [node["NodeName"] != node["NodeManagerAddress"] for node in alive]
+    return {
+        node["NodeName"] if own else node["NodeManagerHostname"]: node for node, own in zip(alive, named, strict=True)
+    }
 
 
-def play(workers: int, grid: list[tuple[float, float]], epochs: int, journal: Any) -> dict[str, Any]:
-    """Run all trials on a number of workers: one CPU of each is reserved, more workers than there are are asked for."""
-    say(f"{SAID}asking for {workers} workers")
-    group = placement_group([{"CPU": 1}] * workers, strategy="SPREAD")
-    ray.get(group.ready())
-    places = [PlacementGroupSchedulingStrategy(group, place) for place in range(workers)]
-    ray.get([warm.options(scheduling_strategy=place).remote() for place in places])
-    anywhere = trial.options(scheduling_strategy=PlacementGroupSchedulingStrategy(group))
+def gather(count: int) -> dict[str, str]:
+    """Ask the autoscaler for workers, wait for them, and have a process started on each; give their ids by name."""
+    say(f"{SAID}asking for workers: {count}")
+    request_resources(bundles=[{"CPU": 1}] * count)
+    workers: list[tuple[str, dict[str, Any]]] = []
+    while len(workers) < count:
+        time.sleep(PAUSE_SECONDS)
+        workers = sorted((name, node) for name, node in nodes().items() if node["Resources"].get("CPU"))[:count]
+    chosen = {name: str(node["NodeID"]) for name, node in workers}
+    ray.get([warm.options(scheduling_strategy=on(identity)).remote() for identity in chosen.values()])
+    return chosen
+
+
+def on(identity: str) -> NodeAffinitySchedulingStrategy:
+    """Say that a task is for this node, and for any other when that one is gone."""
+    return NodeAffinitySchedulingStrategy(identity, soft=True)
+
+
+def play(count: int, grid: list[tuple[float, float]], epochs: int, journal: Any) -> dict[str, Any]:
+    """Do all trials on a number of workers, and tell of each start."""
+    workers = gather(count)
+    names = {identity: name for name, identity in workers.items()}
+    places = [trial.options(scheduling_strategy=on(identity)) for identity in workers.values()]
     began, starts = time.monotonic(), list[tuple[int, str]]()
-    waiting = [anywhere.remote(n, rate, momentum, epochs, journal) for n, (rate, momentum) in enumerate(grid)]
-    results = list(waiting)
+    results = [places[n % count].remote(n, *chosen, epochs, journal) for n, chosen in enumerate(grid)]
+    waiting = results
     while waiting:
-        done, waiting = ray.wait(waiting, timeout=0.25)
-        known = names()
-        for number, node in ray.get(journal.starts.remote()):
+        done, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=PAUSE_SECONDS)
+        for number, identity in ray.get(journal.starts.remote()):
+            if identity not in names:  # it has come in the place of one that died
+                names |= {str(node["NodeID"]): name for name, node in nodes().items()}
             again = " again" if number in dict(starts) else ""
-            say(f"{SAID}trial {number} starts{again} on {known.get(node, node)}")
-            starts.append((number, known.get(node, node)))
-        if done:
-            say(f"{SAID}{len(grid) - len(waiting)} of {len(grid)} trials are done")
+            starts.append((number, names.get(identity, identity)))
+            say(f"{SAID}trial {number} starts{again} on {starts[-1][1]}")
     seconds = time.monotonic() - began
-    accuracies = ray.get(results)
-    remove_placement_group(group)
-    return {"workers": workers, "seconds": seconds, "starts": starts, "accuracies": accuracies}
+    return {"workers": count, "seconds": seconds, "starts": starts, "accuracies": ray.get(results)}
 
 
 def main() -> None:
@@ -101,10 +110,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=400, help="how long each trial takes")
     options = parser.parse_args()
     ray.init(log_to_driver=False, logging_level="warning")
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    journal = Journal.options(scheduling_strategy=here).remote()
+    journal = Journal.options(scheduling_strategy=on(ray.get_runtime_context().get_node_id())).remote()
     grid = list(itertools.product(RATES, MOMENTA))
-    rounds = [play(workers, grid, options.epochs, journal) for workers in options.workers]
+    rounds = [play(count, grid, options.epochs, journal) for count in options.workers]
+    request_resources(bundles=[])  # the autoscaler may let workers go again
     trials = [{"rate": rate, "momentum": momentum} for rate, momentum in grid]
     say(RESULT + json.dumps({"trials": trials, "rounds": rounds}))
 
