@@ -120,7 +120,8 @@ def test_a_run_is_handed_over_followed_and_listed(made: Stack, airflow: LocalAir
     assert (task["state"], task["type"], task["key"], task["result"]["applied"]) == ("done", "submit", "quick", 1)
 
     named = _submit(made, kind="run", **{"run-id": "my-run"})
-    assert named == "my-run" and _posts(day) == 2
+    assert named == "my-run"
+    wait_until(lambda: _posts(day) == 2, 20)
     assert _submit(made, **{"run-id": "my-run"}) == "my-run", "a repetition is the same run"
     assert made.post("interaction/orch/submit/quick", {"run-id": "my-run", "conf": {"x": 1}}).status_code == 409
     header = {"Idempotency-Key": "k1"}
@@ -134,9 +135,12 @@ def test_a_run_is_handed_over_followed_and_listed(made: Stack, airflow: LocalAir
 
 def test_what_airflow_refuses_is_failed_with_the_reason(made: Stack) -> None:
     made.backend()
-    answer = made.post("interaction/orch/run/none", {"run-id": "r"}).json()["output"]
-    assert answer["state"] == "failed" and "not found" in answer["error"] and "404" in answer["error"]
-    assert made.post("interaction/orch/status/none", {"run-id": "r"}).json()["output"] == answer
+    _submit(made, "none", **{"run-id": "r"})
+    wait_until(lambda: _state(made, "r", "none")["state"] == "failed", 20)
+    error = str(_state(made, "r", "none")["error"])
+    assert "not found" in error and "404" in error
+    again = made.post("interaction/orch/run/none", {"run-id": "r"}).json()["output"]
+    assert again == {"run-id": "r", "state": "failed", "error": error}, "`run` says what became of it"
     assert _listed(made, "r", "none")["state"] == "failed"
     for kind in ("status", "cancel"):
         assert made.post(f"interaction/orch/{kind}/quick", {"run-id": "none"}).status_code == 404
@@ -148,10 +152,10 @@ def test_what_airflow_refuses_is_failed_with_the_reason(made: Stack) -> None:
 
 def test_a_running_run_is_cancelled_and_a_finished_one_is_left(made: Stack, airflow: LocalAirflow) -> None:
     made.backend()
-    run = _submit(made, "slow", kind="run")
+    run = _submit(made, "slow")
+    wait_until(lambda: _state(made, run, "slow")["state"] == "running", 40)
     # Until its task runs, Airflow's scheduler may write over the state: SQLite knows no locks of rows.
     wait_until(lambda: [t["state"] for t in airflow.client.tasks("slow", run)] == ["running"], 40)
-    assert _state(made, run, "slow")["state"] == "running"
     answer = made.post("interaction/orch/cancel/slow", {"run-id": run}).json()["output"]
     assert answer == {"run-id": run, "state": "failed", "error": "cancelled through the Forwarder"}
     assert airflow.client.run("slow", run)["state"] == "failed"
@@ -249,7 +253,7 @@ def test_airflow_s_silence_holds_up_no_other_request(airflow: LocalAirflow, tmp_
             time.sleep(0.2)
             asked = time.monotonic()
             assert requests.get(f"{made.url}/health", timeout=5).status_code == 200
-            assert time.monotonic() - asked < 0.5
+            assert time.monotonic() - asked < 1
             for thread in threads:
                 thread.join()
             assert codes == [503] * 8 and time.monotonic() - began < 2.5
