@@ -122,7 +122,7 @@ def test_what_was_accepted_later_wins_whichever_runs_first(made: Stack) -> None:
     made.client.hset("forwarder:request:earlier", mapping=record)
     made.client.zadd("forwarder:pending", {"earlier": time.time() - 1})
     assert _result(made, "earlier") == {"applied": 0, "superseded": 1}
-    assert _status(made, "order")["state"] == "cancelled"
+    _is(made, "order", "cancelled")
 
 
 def test_named_connections_are_cancelled_alone(made: Stack) -> None:
