@@ -20,7 +20,7 @@ WORKLOADS = {
     "RayCluster": "rayclusters.ray.io",
 }
 _BETWEEN = "replicasets.apps"  # a Deployment owns these, and these own pods
-_HOPELESS = {"ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"}
+_HOPELESS = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"}
 _PATIENCE = 30.0  # seconds that a pull may fail before it is given up: a registry hiccups
 _REMEDIES = {
     "pending": "ask for less in the values, or free resources (uninstall something); then install it anew",
@@ -161,22 +161,26 @@ def wait(cluster: Cluster, release: str, namespace: str, manifest: str, timeout:
             late, at = time.monotonic() - began > timeout, time.monotonic()
             hoped = hoped if now.hopeless else at
             if late or at - hoped > _PATIENCE:
-                raise _not_ready(cluster, release, namespace, now, at - began)
+                raise _not_ready(cluster, release, namespace, wanted, now, at - began)
             draw()
             time.sleep(0.5)
             now = look(cluster, namespace, wanted)
 
 
-def _not_ready(cluster: Cluster, release: str, namespace: str, now: Rollout, seconds: float) -> TutorialError:
+def _not_ready(
+    cluster: Cluster, release: str, namespace: str, wanted: Sequence[Key], now: Rollout, seconds: float
+) -> TutorialError:
     late = [row for row in now.rows if row["state"] not in ("ready", "succeeded")]
     lines = [f"{row['pod']}: {row['state']} {row['why']}".rstrip() for row in late]
     words = ["get", "events", "-n", namespace, "--field-selector", "type=Warning", "--sort-by=.lastTimestamp"]
-    events = cluster.kubectl(*words, "-o", "custom-columns=:.reason,:.message", "--no-headers", check=False)
+    columns = "custom-columns=:.involvedObject.name,:.reason,:.message"
+    events = cluster.kubectl(*words, "-o", columns, "--no-headers", check=False).splitlines()
+    mine = [event for event in events if event.startswith(tuple(name for _, name in wanted))]
     remedy = next((_REMEDIES[str(row["state"])] for row in late if row["state"] in _REMEDIES), "")
     return TutorialError(
         f"{release} is not ready after {seconds:.0f} s",
-        "; ".join(lines),
+        "; ".join(lines) or "its pods are ready; the operator has not said so of what it made them for",
         remedy or "see the pods' states and the warnings; `kubectl describe pod` tells more. Then run the cell again",
         target=cluster.target.name,
-        output="\n".join(events.splitlines()[-6:]),
+        output="\n".join(mine[-6:]),
     )

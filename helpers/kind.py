@@ -504,10 +504,10 @@ def pod_state(pod: Mapping[str, Any]) -> str:
     status = pod["status"]
     if "deletionTimestamp" in pod["metadata"]:
         return "terminating"
-    for container in status.get("containerStatuses", []):
-        waiting = container["state"].get("waiting", {}).get("reason")
-        if waiting:
-            return str(waiting)
+    containers = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+    reasons = [c["state"]["waiting"].get("reason", "") for c in containers if "waiting" in c["state"]]
+    if any(reasons):
+        return next((r for r in reasons if r not in ("", "PodInitializing")), "PodInitializing")
     if _condition(pod, "Ready"):
         return "ready"
     return str(status["phase"]).lower()

@@ -10,7 +10,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- $image := mergeOverwrite (deepCopy .root.Values.image) (.group.image | default dict) -}}
 metadata:
   labels:
-    {{- include "ray.labels" .root | nindent 4 }}
+    app.kubernetes.io/instance: {{ .root.Release.Name }} # the name is KubeRay's to give: its Services select it
     {{- with .group.labels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
