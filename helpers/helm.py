@@ -165,7 +165,9 @@ class Helm:
         words = ["upgrade", "--install", release, *chart.words, "-n", namespace, "--create-namespace", "-o", "json"]
         words += [word for path in values for word in ("-f", str(path))]
         words += [word for path, value in (set or {}).items() for word in ("--set-json", f"{path}={json.dumps(value)}")]
-        made = json.loads(self._checked(*words, *(["--reset-then-reuse-values"] if reuse else []), timeout=timeout))
+        # Without either word helm keeps the earlier values where no new ones are given, and only there.
+        words.append("--reset-then-reuse-values" if reuse else "--reset-values")
+        made = json.loads(self._checked(*words, timeout=timeout))
         helm_rollout.wait(self.cluster, release, namespace, made["manifest"], timeout)
         return int(made["version"])
 

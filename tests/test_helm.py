@@ -1,14 +1,17 @@
 """Chapter 07: values and their diff, the lab's charts, a repository that is away; releases in the tests' cluster."""
 
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from helpers import helm_rollout, helm_values, kind, processes
+from helpers import airgap, helm_lab, helm_rollout, helm_values, kind, oss_platform, processes, tools
+from helpers import cluster as deployed
 from helpers.errors import TutorialError
 from helpers.helm import Chart, Helm
 from helpers.settings import ROOT
@@ -146,3 +149,161 @@ def test_a_repository_that_is_away_or_none_is_said_within_seconds(helm: Helm) ->
     with pytest.raises(TutorialError, match="helm show failed") as error:
         helm.defaults(Chart("kuberay", "ray-cluster", "1.0.0"))
     assert error.value.remedy.startswith("add_repository")
+
+
+# ---------------------------------------------------------------------------------------------- the cluster
+
+UPSTREAM = "https://ray-project.github.io/kuberay-helm/"
+REFERENCE, CURRENT = (tools.VERSIONS["kuberay"][name] for name in ("reference", "current"))
+RAY = Chart("kuberay", "ray-cluster", REFERENCE)
+CLUSTER = "raycluster-kuberay"
+SMALL: dict[str, Any] = {
+    "image": {"repository": "rayproject/ray"},
+    "head": {"resources": {"limits": {"cpu": "1", "memory": "2G"}, "requests": {"cpu": "100m", "memory": "500M"}}},
+    "worker": {"resources": {"limits": {"cpu": "1", "memory": "2G"}, "requests": {"cpu": "100m", "memory": "500M"}}},
+}
+
+
+def _operator(version: str) -> Chart:
+    return Chart("kuberay", "kuberay-operator", version)
+
+
+def in_vm(test: Any) -> Any:
+    """Mark a test that needs the tests' VM."""
+    for mark in (pytest.mark.e2e, pytest.mark.docker, pytest.mark.timeout(3600)):
+        test = mark(test)
+    return test
+
+
+@pytest.fixture(scope="module")
+def charts(session_cluster: kind.Cluster) -> str:
+    """Have the images on the node, and give the address of the chart repository."""
+    ray = tools.VERSIONS["ray"]["lab" if airgap.needed() else "cpu"]
+    operators = [f"kuberay/operator:v{REFERENCE}", f"quay.io/kuberay/operator:v{CURRENT}"]
+    deployed.supply_node(session_cluster, [*operators, f"rayproject/ray:{ray}"])
+    SMALL["image"]["tag"] = ray
+    return helm_lab.repository("kuberay", UPSTREAM, session_cluster.target)
+
+
+@pytest.fixture
+def kuberay(cluster: kind.Cluster, charts: str) -> Iterator[Helm]:
+    """Give Helm with the repository known; what a test installs is gone in the end."""
+    made = Helm(cluster)
+    made.add_repository("kuberay", charts)
+    for release in ("raycluster", "kuberay-operator"):
+        made.uninstall(release)  # as another test may have left it
+    yield made
+    for release in ("raycluster", "kuberay-operator"):
+        made.uninstall(release)
+
+
+@pytest.fixture
+def small(tmp_path: Path, charts: str) -> Path:
+    path = tmp_path / "values.yaml"
+    path.write_text(yaml.safe_dump(SMALL))
+    return path
+
+
+def _image(cluster: kind.Cluster) -> str:
+    (found,) = cluster.get("deployment", "kuberay-operator")
+    return str(found["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
+@in_vm
+def test_an_operator_is_installed_upgraded_rolled_back_lost_and_recovered(kuberay: Helm) -> None:
+    cluster = kuberay.cluster
+    assert kuberay.upgrade("kuberay-operator", _operator(REFERENCE)) == 1
+    assert "rayclusters.ray.io" in kuberay.update_crds(_operator(CURRENT))
+    assert kuberay.upgrade("kuberay-operator", _operator(CURRENT)) == 2
+    assert _image(cluster).endswith(f":v{CURRENT}")
+    kuberay.rollback("kuberay-operator", 1)
+    assert _image(cluster).endswith(f":v{REFERENCE}")
+    states = [(row["revision"], row["state"]) for row in kuberay.history("kuberay-operator")]
+    assert states == [(1, "superseded"), (2, "superseded"), (3, "deployed")]
+
+    cluster.kubectl("delete", "deployment", "kuberay-operator")
+    assert kuberay.state("kuberay-operator") == "deployed", "helm does not look at what became of it"
+    kuberay.upgrade("kuberay-operator", _operator(REFERENCE))
+    assert helm_rollout.look(cluster, "default", [("Deployment", "kuberay-operator")]).ready
+
+    kuberay.uninstall("kuberay-operator")
+    kuberay.uninstall("kuberay-operator")
+    assert kuberay.state("kuberay-operator") == ""
+    assert "rayclusters.ray.io" in cluster.kubectl("get", "crds", "-o", "name"), "CRDs stay"
+
+
+@in_vm
+def test_what_can_not_become_ready_is_named_with_its_reason(kuberay: Helm, small: Path) -> None:
+    with pytest.raises(TutorialError) as error:
+        kuberay.upgrade("kuberay-operator", _operator(CURRENT), set={"image.repository": "localhost:5001/none"})
+    assert re.search("ErrImagePull|ImagePullBackOff", error.value.why) and "localhost:5001/none" in error.value.why
+    assert "repository and tag" in error.value.remedy
+    kuberay.upgrade("kuberay-operator", _operator(CURRENT))  # corrected
+
+    sizes = {"head.resources.requests.memory": "900G", "head.resources.limits.memory": "900G"}
+    with pytest.raises(TutorialError) as error:
+        kuberay.upgrade("raycluster", RAY, small, set=sizes, timeout=15)
+    assert "pending" in error.value.why and "Insufficient memory" in error.value.why
+    assert "ask for less" in error.value.remedy
+
+    with pytest.raises(TutorialError, match="helm upgrade failed") as error:
+        kuberay.upgrade("raycluster", RAY, small, set={"worker.replica": 2})
+    assert error.value.why == "worker.replica: the chart knows no such value"
+
+
+@in_vm
+def test_releases_go_on_while_their_repository_is_away(kuberay: Helm) -> None:
+    kuberay.upgrade("kuberay-operator", _operator(CURRENT))
+    with pytest.raises(TutorialError, match="can't be had"):
+        kuberay.add_repository("kuberay", f"http://127.0.0.1:{processes.free_port()}")
+    assert kuberay.state("kuberay-operator") == "deployed"
+    assert kuberay.history("kuberay-operator")[-1]["state"] == "deployed"
+
+
+@pytest.fixture
+def charts_on_the_vm(machine: Target, charts: str) -> Iterator[str]:
+    """Give the repository's address on the VM."""
+    port = int(charts.rpartition(":")[2].strip("/")) if charts != UPSTREAM else 0
+    with machine.expose(port, "127.0.0.1", port) if port else nullcontext():
+        yield charts
+
+
+@in_vm
+def test_the_lines_of_the_reference_typed_by_hand(
+    kuberay: Helm, machine: Target, charts_on_the_vm: str, small: Path
+) -> None:
+    tools.install(machine, "helm")
+    machine.run(["bash", "-c", "helm repo remove kuberay || true"])
+    machine.put(small, "cpu-kuberay-cluster-values.yaml")
+    lines = f"""
+        helm repo add kuberay {charts_on_the_vm}
+        helm repo update
+        helm install kuberay-operator kuberay/kuberay-operator --version {REFERENCE}
+        helm install raycluster kuberay/ray-cluster --version {REFERENCE} -f cpu-kuberay-cluster-values.yaml
+        helm list -A"""
+    said = machine.run(["bash", "-ec", lines], timeout=120).stdout
+    assert said.count("deployed") == 4, said
+    manifest = kuberay._checked("get", "manifest", "raycluster")
+    helm_rollout.wait(kuberay.cluster, "raycluster", "default", manifest, 240)
+    assert {row["pod"]: row["state"] for row in kuberay.cluster.pods("default")}
+    words = "helm uninstall raycluster; helm uninstall kuberay-operator; helm list -A -q; helm repo remove kuberay"
+    said = machine.run(["bash", "-ec", words], timeout=120).stdout
+    assert said.count("uninstalled") == 2
+
+
+@in_vm
+def test_the_set_up_script_of_chapter_05_installs_ray_once(
+    kuberay: Helm, machine: Target, charts_on_the_vm: str, small: Path
+) -> None:
+    oss_platform.fetch(machine, oss_platform.Platform(), ray=True)
+    machine.put(small, "ray.yaml")
+    words = f"""cd tutorial-platform/platform && INSTALL_RAY=y DEPLOYMENT_OPTION=1 KUBERAY_CHARTS={charts_on_the_vm} \\
+        RAY_VALUES=$HOME/ray.yaml RAY_SECONDS=240 ./integration-setup.sh --defaults"""
+
+    def changed() -> list[str]:
+        return oss_platform.changes(machine.run(["bash", "-c", words], timeout=400).stdout.splitlines())
+
+    assert changed() == [f"kuberay-operator {REFERENCE} installed", f"ray-cluster {REFERENCE} installed"]
+    (ray,) = kuberay.cluster.get("rayclusters", CLUSTER)
+    assert ray["status"]["state"] == "ready"
+    assert changed() == []
