@@ -94,7 +94,7 @@ def settings_for(cluster: Cluster, source: Source, sync_seconds: int, repository
     }
 
 
-def install(helm: Helm, chosen: Mapping[str, str | int], timeout: float = 600) -> int:
+def install(helm: Helm, chosen: Mapping[str, str | int], timeout: float = 280) -> int:
     """Install Airflow, or bring it to these values, and wait until it is ready, with a table that moves.
 
     Args:

@@ -82,9 +82,10 @@ def differences(defaults: Mapping[str, Any], here: Mapping[str, Any]) -> list[Ma
         `NOT_THERE` for a default: it may be misspelt, and no chart without a schema says so.
     """
     before, after = _flat(defaults), _flat(here)
+    filled = {path for path in before if any(name.startswith(f"{path}.") for name in after)}  # it was {}
     return [
         {"value": path, "default": before.get(path, NOT_THERE), "here": after.get(path, "(taken away)")}
-        for path in sorted(before.keys() | after.keys())
+        for path in sorted((before.keys() | after.keys()) - filled)
         if before.get(path) != after.get(path)
     ]
 

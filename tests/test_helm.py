@@ -34,9 +34,10 @@ def test_values_are_merged_as_helm_does() -> None:
 
 @unit
 def test_the_diff_names_each_value_by_its_path_and_what_the_chart_does_not_have() -> None:
-    defaults = {"head": {"cpu": "1", "volumes": []}, "same": True, "gone": 1}
-    here = helm_values.merged([defaults, {"head": {"cpu": "3"}, "haed": {"cpu": 2}, "gone": None}])
+    defaults = {"head": {"cpu": "1", "volumes": []}, "same": True, "gone": 1, "empty": {}}
+    here = helm_values.merged([defaults, {"head": {"cpu": "3"}, "haed": {"cpu": 2}, "gone": None, "empty": {"a": 1}}])
     assert helm_values.differences(defaults, here) == [
+        {"value": "empty.a", "default": helm_values.NOT_THERE, "here": 1},
         {"value": "gone", "default": 1, "here": "(taken away)"},
         {"value": "haed.cpu", "default": helm_values.NOT_THERE, "here": 2},
         {"value": "head.cpu", "default": "1", "here": "3"},
