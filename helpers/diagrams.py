@@ -386,6 +386,35 @@ def airflow() -> Sheet:
     return sheet
 
 
+def ray_cluster() -> Sheet:
+    """Draw Ray in a cluster: what Helm installs, what the operator makes of it, and the way of a job."""
+    sheet = Sheet(
+        760,
+        300,
+        "Ray in the cluster",
+        "Helm installs two releases: the operator and the description of a Ray cluster. The operator makes from that a "
+        "head pod and worker pods. A job goes through a tunnel to the head, which hands its tasks to the workers. The "
+        "autoscaler beside the head asks the operator for a second worker when tasks wait.",
+    )
+    sheet.lane(10, 10, 180, 276, "your machine")
+    sheet.box(26, 48, 148, 54, "helm", "charts and values", kind="here")
+    sheet.box(26, 200, 148, 54, "a job", "localhost:8265", kind="here")
+    sheet.lane(240, 10, 510, 276, "the cluster")
+    sheet.box(256, 48, 190, 54, "kuberay-operator", "makes pods of descriptions", kind="here")
+    sheet.box(544, 48, 190, 54, "RayCluster raycluster", "the description", kind="here")
+    sheet.box(256, 176, 190, 96, "head", "jobs, dashboard: 8265", "autoscaler", kind="here")
+    sheet.box(584, 164, 150, 50, "worker", "1 CPU", kind="here")
+    sheet.box(584, 226, 150, 50, "a second worker", "when tasks wait", kind="planned")
+    sheet.arrow((174, 66), (256, 66), label="release", at=(214, 54))
+    sheet.arrow((174, 90), (215, 90), (215, 120), (639, 120), (639, 102), label="release", at=(500, 132))
+    sheet.arrow((446, 75), (544, 75), label="watches", both=True)
+    sheet.arrow((300, 102), (300, 176), label="makes", at=(326, 148))
+    sheet.arrow((174, 227), (256, 227), label="tunnel", at=(214, 214))
+    sheet.arrow((446, 190), (584, 190), label="tasks", at=(515, 178))
+    sheet.arrow((446, 251), (584, 251))
+    return sheet
+
+
 def data_root() -> Sheet:
     """Draw the move of Docker's data: which folder counts at which step."""
     sheet = Sheet(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SEARCH = ROOT / "applications" / "ray_search"
 _SAID, _RESULT = "search: ", "RESULT "  # begin run_search.py's own lines, and its last one
 _AGENT_SECONDS = 60.0
+_LONG_EPOCHS = 4000  # some seconds a trial: enough to kill its worker in the middle
 _ENDED = {"SUCCEEDED", "FAILED", "STOPPED"}
 
 
@@ -114,13 +115,19 @@ class Ray:
         return content
 
     def search(
-        self, *workers: int, epochs: int = 400, watch: Callable[[str], None] = lambda line: None, timeout: float = 240
+        self,
+        *workers: int,
+        epochs: int = 400,
+        trials: int = 12,
+        watch: Callable[[str], None] = lambda line: None,
+        timeout: float = 240,
     ) -> Search:
         """Search for hyperparameters as a Ray job (`applications/ray_search`), its log followed.
 
         Args:
             workers: A round for each number: how many workers do the trials.
-            epochs: How long a trial takes.
+            epochs: How often a network sees each point; 1000 take about a second.
+            trials: How many networks, 12 at most.
             watch: Called with each line that the search says, as it comes; what Ray itself logs is left out.
             timeout: Seconds that the job may take; it is stopped then.
 
@@ -130,7 +137,8 @@ class Ray:
         Raises:
             TutorialError: The cluster can't be reached, or the job failed, with its last lines.
         """
-        words = ["python", "run_search.py", "--epochs", str(epochs), "--workers", *map(str, workers)]
+        words = ["python", "run_search.py", "--epochs", str(epochs), "--trials", str(trials)]
+        words += ["--workers", *map(str, workers)]
 
         def said(line: str) -> None:
             if line.startswith(_SAID):
@@ -192,6 +200,31 @@ class Ray:
             raise TutorialError(
                 "Ray can't be reached", str(error).splitlines()[0], f"is {self.url} open? Open the way to it anew"
             ) from None
+
+
+def lose_a_worker(
+    ray: Ray, kill: Callable[[str], None], watch: Callable[[str], None] = lambda line: None
+) -> tuple[Search, str]:
+    """Search on two workers, and kill the first one that starts a trial.
+
+    Args:
+        ray: Where.
+        kill: Kills the worker of this name.
+        watch: Called with each line that the search says, as it comes.
+
+    Returns:
+        What it found, and the name of the worker that was killed.
+    """
+    killed: list[str] = []
+
+    def said(line: str) -> None:
+        watch(line)
+        if " starts on " in line and not killed:
+            killed.append(line.rpartition(" ")[2])
+            kill(killed[0])
+            watch(f"{killed[0]} is killed")
+
+    return ray.search(2, epochs=_LONG_EPOCHS, trials=4, watch=said), killed[0]
 
 
 def draw(search: Search) -> None:

@@ -108,10 +108,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="a round for each number")
     parser.add_argument("--epochs", type=int, default=400, help="how long each trial takes")
+    parser.add_argument("--trials", type=int, default=len(RATES) * len(MOMENTA), help="how many of them")
     options = parser.parse_args()
     ray.init(log_to_driver=False, logging_level="warning")
-    journal = Journal.options(scheduling_strategy=on(ray.get_runtime_context().get_node_id())).remote()
-    grid = list(itertools.product(RATES, MOMENTA))
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    journal = Journal.options(scheduling_strategy=here).remote()
+    grid = list(itertools.product(RATES, MOMENTA))[: options.trials]
     rounds = [play(count, grid, options.epochs, journal) for count in options.workers]
     request_resources(bundles=[])  # the autoscaler may let workers go again
     trials = [{"rate": rate, "momentum": momentum} for rate, momentum in grid]
