@@ -94,7 +94,7 @@ def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, object]:
     found: dict[str, object] = {}
     for name, value in values.items():
         path = f"{above}{str(name).replace('.', chr(92) + '.')}"
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict):
             found |= _flat(value, f"{path}.")
         else:
             found[path] = _shown(value)

@@ -193,13 +193,15 @@ class Ray:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         from ray.job_submission import JobSubmissionClient
 
-        logging.getLogger("ray").setLevel(logging.WARNING)  # it tells of each upload
         try:
-            return JobSubmissionClient(self.url)
+            client = JobSubmissionClient(self.url)
         except (ConnectionError, RuntimeError) as error:
             raise TutorialError(
                 "Ray can't be reached", str(error).splitlines()[0], f"is {self.url} open? Open the way to it anew"
             ) from None
+        logging.getLogger("ray.dashboard").setLevel(logging.WARNING)  # they tell of each upload
+        logging.getLogger("ray._private").setLevel(logging.WARNING)
+        return client
 
 
 def lose_a_worker(
