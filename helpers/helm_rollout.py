@@ -19,8 +19,8 @@ WORKLOADS = {
     "Job": "jobs.batch",
     "RayCluster": "rayclusters.ray.io",
 }
-_BETWEEN = "replicasets.apps"  # a Deployment owns these, and these own pods
 _HOPELESS = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"}
+_INTERVAL = 0.3  # seconds between two looks
 _PATIENCE = 30.0  # seconds that a pull may fail before it is given up: a registry hiccups
 _REMEDIES = {
     "pending": "ask for less in the values, or free resources (uninstall something); then install it anew",
@@ -64,9 +64,9 @@ def look(cluster: Cluster, namespace: str, wanted: Sequence[Key]) -> Rollout:
     Returns:
         How far they are.
     """
-    kinds = ",".join(["pods", _BETWEEN, *sorted({WORKLOADS[kind] for kind, _ in wanted})])
+    kinds = ",".join(["pods", *sorted({WORKLOADS[kind] for kind, _ in wanted})])
     things = {(t["kind"], t["metadata"]["name"]): t for t in cluster.get(kinds, "-n", namespace)}
-    pods = {key: [p for k, p in things.items() if k[0] == "Pod" and key in _owners(things, k)] for key in wanted}
+    pods = {key: [p for k, p in things.items() if k[0] == "Pod" and key == _owner(p)] for key in wanted}
     rows = [_row(pod) for mine in pods.values() for pod in mine if _stays(pod)]
     rows += [_without_pods(key) for key in wanted if key in things and not _finished(things[key]) and not pods[key]]
     ready = all(_is_ready(things.get(key), key, pods[key]) for key in wanted)
@@ -75,11 +75,12 @@ def look(cluster: Cluster, namespace: str, wanted: Sequence[Key]) -> Rollout:
     return Rollout(sorted(rows, key=lambda row: str(row["pod"])), ready, hopeless)
 
 
-def _owners(things: Mapping[Key, Mapping[str, Any]], key: Key) -> set[Key]:
-    """Give whom an object belongs to, directly or by way of others."""
-    references = things.get(key, {}).get("metadata", {}).get("ownerReferences", [])
-    above = {(r["kind"], r["name"]) for r in references}
-    return above.union(*(_owners(things, owner) for owner in above))
+def _owner(pod: Mapping[str, Any]) -> Key:
+    """Give the workload that a pod belongs to; the ReplicaSet between it and a Deployment is named after that."""
+    owner = next(iter(pod["metadata"].get("ownerReferences", [])), {"kind": "", "name": ""})
+    if owner["kind"] != "ReplicaSet":
+        return owner["kind"], owner["name"]
+    return "Deployment", owner["name"].removesuffix(f"-{pod['metadata']['labels'].get('pod-template-hash', '')}")
 
 
 def _stays(pod: Mapping[str, Any]) -> bool:
@@ -121,9 +122,9 @@ def _without_pods(key: Key) -> Mapping[str, object]:
 
 
 def _stable_name(pod: Mapping[str, Any]) -> str:
+    kind, owner = _owner(pod)
     metadata = pod["metadata"]
-    name = str(metadata.get("generateName", metadata["name"])).rstrip("-")
-    return name.removesuffix(f"-{metadata.get('labels', {}).get('pod-template-hash', '')}")
+    return owner if kind == "Deployment" else str(metadata.get("generateName", metadata["name"])).rstrip("-")
 
 
 def _why(pod: Mapping[str, Any]) -> str:
@@ -163,7 +164,7 @@ def wait(cluster: Cluster, release: str, namespace: str, manifest: str, timeout:
             if late or at - hoped > _PATIENCE:
                 raise _not_ready(cluster, release, namespace, wanted, now, at - began)
             draw()
-            time.sleep(0.5)
+            time.sleep(_INTERVAL)
             now = look(cluster, namespace, wanted)
 
 
