@@ -199,8 +199,8 @@ class Ray:
             raise TutorialError(
                 "Ray can't be reached", str(error).splitlines()[0], f"is {self.url} open? Open the way to it anew"
             ) from None
-        logging.getLogger("ray.dashboard").setLevel(logging.WARNING)  # they tell of each upload
-        logging.getLogger("ray._private").setLevel(logging.WARNING)
+        for module in ("dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
+            logging.getLogger(f"ray.{module}").setLevel(logging.WARNING)  # they tell of each upload
         return client
 
 

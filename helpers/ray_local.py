@@ -72,16 +72,22 @@ class LocalRay:
             TutorialError: There is no such worker.
         """
         there = processes.find(NAME)
-        every = psutil.Process(there.pid).children(recursive=True) if there else []
-        raylets = [p for p in every if f"--node-name={worker}" in p.cmdline()]
-        for process in [p for raylet in raylets for p in (raylet, *raylet.children(recursive=True))]:
-            with suppress(psutil.NoSuchProcess):  # it ends by itself when its raylet is gone
-                process.kill()
-        if raylets:
-            return
+        for process in psutil.Process(there.pid).children(recursive=True) if there else []:
+            if f"--node-name={worker}" in _command(process):
+                for victim in (process, *process.children(recursive=True)):
+                    with suppress(psutil.NoSuchProcess):  # it ended by itself when its raylet was gone
+                        victim.kill()
+                return
         raise TutorialError(f"There is no worker {worker}", "", "Ray.workers() lists them")
 
     def stop(self) -> None:
         """End it; twice is no error."""
         if there := processes.find(NAME):
             there.stop(_STOP_SECONDS)
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:  # gone meanwhile, or a zombie
+        return []

@@ -132,11 +132,6 @@ def test_a_local_ray_searches_and_a_killed_workers_trial_is_done_again(local: Lo
     assert killed in {name for _, name in only.starts}
     with pytest.raises(TutorialError, match="no worker worker-9"):
         local.kill("worker-9")
-
-
-@pytest.mark.component
-@pytest.mark.timeout(600)
-def test_a_job_that_fails_says_its_last_lines(local: LocalRay) -> None:
     with pytest.raises(TutorialError, match=r"unrecognized arguments: --sceonds"):
         local.ray.run(["python", "run_search.py", "--sceonds"], lambda line: None, timeout=120)
 
