@@ -103,7 +103,7 @@ def system_map() -> Sheet:
         560,
         "The whole system",
         "A laptop with notebooks and helpers makes a cloud VM and reaches it over SSH. On it Docker, the GPU's set-up, "
-        "the platform, a Kubernetes cluster and the deployed Forwarder work today; Ray, a language model, Airflow and "
+        "the platform, a Kubernetes cluster, Ray, the deployed Forwarder and Airflow work today; a language model and "
         "six stores are planned. SSH configuration and the Forwarder on the laptop itself work today.",
     )
     sheet.lane(10, 10, 740, 176, "your machine")
@@ -120,7 +120,9 @@ def system_map() -> Sheet:
     sheet.row(28, 250, 525, 46, hosts, "here")
     sheet.box(565, 250, 167, 46, "storage: six kinds", kind="planned")
     sheet.box(28, 308, 704, 28, "Kubernetes in Docker (KinD): chapter 06", kind="here")
-    sheet.row(44, 344, 672, 46, [("Helm: Ray",), ("language model",), ("Airflow",)], "planned")
+    sheet.box(44, 344, 216, 46, "Ray, by Helm", "chapter 07", kind="here")
+    sheet.box(272, 344, 216, 46, "language model", kind="planned")
+    sheet.box(500, 344, 216, 46, "Airflow, by Helm", "chapter 10", kind="here")
     sheet.box(
         44, 410, 672, 62, "the Forwarder, deployed", "chapter 09: the same programs, by YAML and Kustomize", kind="here"
     )
