@@ -215,6 +215,8 @@ def test_airflow_takes_no_default_password_and_shows_its_page_to_who_has_the_rig
         page.fill("input[name=username]", "admin")
         page.fill("input[name=password]", password)
         page.click("input[type=submit]")
+        page.wait_for_url(lambda url: "login" not in url, timeout=60_000)
+        page.goto(f"{airflow.url}/dags", timeout=60_000)
         page.get_by_text("tutorial-hello-world").first.wait_for(timeout=60_000)
         browser.close()
 
@@ -252,6 +254,7 @@ slow()
 @in_vm
 def test_the_database_goes_away_in_mid_run_and_the_run_ends_well(airflow: Airflow, cluster: kind.Cluster) -> None:
     server = airflow_git.Server(cluster)
+    server.start()
     (server.folder / "dags" / "slow_dag.py").write_text(SLOW)
     server.push("A slow DAG")
     check("Airflow has read it", lambda: airflow.has("slow"), remedy="", timeout=120, interval=1)

@@ -33,6 +33,10 @@ release: {{ .root.Release.Name }}
 
 {{- define "airflow.mounts" -}}
 - {name: config, mountPath: {{ .Values.airflowHome }}/airflow.cfg, subPath: airflow.cfg, readOnly: true}
+- name: config
+  mountPath: {{ .Values.airflowHome }}/config/airflow_local_settings.py
+  subPath: airflow_local_settings.py
+  readOnly: true
 - {name: logs, mountPath: {{ .Values.airflowHome }}/logs}
 {{- if .Values.dags.gitSync.enabled }}
 - {name: dags, mountPath: {{ .Values.airflowHome }}/dags, readOnly: true}
