@@ -215,9 +215,13 @@ def test_airflow_takes_no_default_password_and_shows_its_page_to_who_has_the_rig
         page.fill("input[name=username]", "admin")
         page.fill("input[name=password]", password)
         page.click("input[type=submit]")
-        page.wait_for_url(lambda url: "login" not in url, timeout=60_000)
-        page.goto(f"{airflow.url}/dags", timeout=60_000)
-        page.get_by_text("tutorial-hello-world").first.wait_for(timeout=60_000)
+
+        def listed() -> bool:
+            page.goto(f"{airflow.url}/dags", timeout=60_000)
+            page.get_by_text("tutorial-hello-world").first.wait_for(timeout=20_000)
+            return True
+
+        check("The page lists the DAG", listed, remedy="", timeout=90, interval=2)
         browser.close()
 
 
