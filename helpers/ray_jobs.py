@@ -209,6 +209,9 @@ def lose_a_worker(
 ) -> tuple[Search, str]:
     """Search on two workers, and kill the first one that starts a trial.
 
+    The node that the job's driver is on is spared: a driver that dies takes its job along. In a cluster that is the
+    head; on one machine Ray takes any of the nodes, for all have the same address.
+
     Args:
         ray: Where.
         kill: Kills the worker of this name.
@@ -217,14 +220,17 @@ def lose_a_worker(
     Returns:
         What it found, and the name of the worker that was killed.
     """
-    killed: list[str] = []
+    spared, killed = list[str](), list[str]()
 
     def said(line: str) -> None:
         watch(line)
-        if " starts on " in line and not killed:
-            killed.append(line.rpartition(" ")[2])
-            kill(killed[0])
-            watch(f"{killed[0]} is killed")
+        what, _, node = line.rpartition(" on ")
+        if what == "the driver is":
+            spared.append(node)
+        elif what.endswith(" starts") and node not in spared and not killed:
+            killed.append(node)
+            kill(node)
+            watch(f"{node} is killed")
 
     return ray.search(2, epochs=_LONG_EPOCHS, trials=4, watch=said), killed[0]
 

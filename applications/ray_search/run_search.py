@@ -111,8 +111,9 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=len(RATES) * len(MOMENTA), help="how many of them")
     options = parser.parse_args()
     ray.init(log_to_driver=False, logging_level="warning")
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    journal = Journal.options(scheduling_strategy=here).remote()
+    here = ray.get_runtime_context().get_node_id()
+    say(f"{SAID}the driver is on {next(name for name, node in nodes().items() if node['NodeID'] == here)}")
+    journal = Journal.options(scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False)).remote()
     grid = list(itertools.product(RATES, MOMENTA))[: options.trials]
     rounds = [play(count, grid, options.epochs, journal) for count in options.workers]
     request_resources(bundles=[])  # the autoscaler may let workers go again
