@@ -17,7 +17,7 @@ import requests
 import yaml
 from forwarder_stack import APPLICATIONS
 
-from helpers import check, cluster_lab, kind, nvshare, oss_platform, processes, tools
+from helpers import airflow_cluster, airflow_git, check, cluster_lab, kind, nvshare, oss_platform, processes, tools
 from helpers import cluster as deployed
 from helpers.errors import TutorialError
 from helpers.forwarder import Forwarder
@@ -80,7 +80,16 @@ def test_the_environment_is_the_references() -> None:
 
 @unit
 @pytest.mark.parametrize(
-    "folder", [deployed.STACK, deployed.SCHEDULER, nvshare.FOLDER, nvshare.FOLDER / "sharing"], ids=lambda f: f.name
+    "folder",
+    [
+        deployed.STACK,
+        deployed.SCHEDULER,
+        airflow_cluster.FOLDER,
+        airflow_git.FOLDER,
+        nvshare.FOLDER,
+        nvshare.FOLDER / "sharing",
+    ],
+    ids=lambda f: f.name,
 )
 def test_each_pod_has_the_least_rights_and_limits(folder: Path) -> None:
     for pod in _pods(folder):
@@ -190,7 +199,8 @@ def built(require: Callable[[str], str]) -> str:
     """Give what kustomize makes of stack, scheduler and chapter 05's pods together."""
     require("docker")
     argv = [str(tools.find("kubectl")), "kustomize"]
-    folders = (deployed.STACK, deployed.SCHEDULER, nvshare.FOLDER, nvshare.FOLDER / "sharing")
+    ours = (deployed.STACK, deployed.SCHEDULER, airflow_cluster.FOLDER, airflow_git.FOLDER)
+    folders = (*ours, nvshare.FOLDER, nvshare.FOLDER / "sharing")
     texts = [subprocess.run([*argv, str(f)], check=True, capture_output=True, text=True).stdout for f in folders]
     return "---\n".join(texts)
 
