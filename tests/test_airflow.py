@@ -13,7 +13,7 @@ import pytest
 import yaml
 from playwright.sync_api import sync_playwright
 
-from helpers import airflow_cluster, airflow_git, check, kind, processes, tools
+from helpers import airflow_cluster, airflow_git, check, helm_lab, kind, processes, tools
 from helpers import cluster as deployed
 from helpers.airflow import Airflow
 from helpers.errors import TutorialError
@@ -229,7 +229,9 @@ def test_airflow_takes_no_default_password_and_shows_its_page_to_who_has_the_rig
 def test_an_image_that_is_not_there_is_named_and_the_right_one_mends_it(
     airflow: Airflow, cluster: kind.Cluster
 ) -> None:
-    helm = Helm(cluster)
+    helm, chart = Helm(cluster), airflow_cluster.CHART
+    charts = helm_lab.repository(chart.repository, airflow_cluster.CHARTS, cluster.target)  # a run's end has closed it
+    helm.add_repository(chart.repository, charts)
     chosen = airflow_cluster.settings_for(cluster, airflow_git.SERVER, 5)
     with pytest.raises(TutorialError, match="ImagePullBackOff|ErrImagePull") as error:
         airflow_cluster.install(helm, {**chosen, "defaultAirflowTag": "gone"}, timeout=90)
