@@ -10,8 +10,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+
+import psutil
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
@@ -48,7 +51,9 @@ def run(gcs_port: int, dashboard_port: int, workers: int) -> None:
         try:
             _keep(cluster, [f"worker-{number}" for number in range(1, workers + 1)])
         finally:
-            cluster.shutdown()
+            for process in psutil.Process().children(recursive=True):  # there is nothing to save
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
 
 
 def _keep(cluster: "Cluster", names: Sequence[str]) -> NoReturn:
