@@ -212,10 +212,8 @@ def _chapter(
         if saved["fingerprint"] == fingerprint:
             outcome.__dict__.update({**saved["outcome"], "state": "same"})
             return
-    started = time.monotonic()
     outcome.notebook = str(folder / chapter.path.name)
     _execute(chapter, target, parameters, folder, outcome, display)
-    outcome.seconds = round(time.monotonic() - started, 1)
     if display != "html":
         return
     kept.mkdir(parents=True, exist_ok=True)
@@ -231,6 +229,7 @@ def _chapter(
 def _execute(
     chapter: Chapter, target: str, parameters: Mapping[str, Any], folder: Path, outcome: Outcome, display: str
 ) -> None:
+    started = time.monotonic()
     log, checkpoints = folder / f"{chapter.name}.log", folder / f"{chapter.name}.checkpoints.jsonl"
     job = {"source": str(chapter.path), "output": outcome.notebook, "parameters": parameters}
     environment = {
@@ -264,13 +263,13 @@ def _execute(
             state = processes.running(target, chapter.name)
             _end(child)
     _read_checkpoints(checkpoints, outcome)
-    if child.returncode == 0:
-        outcome.state = "passed"
-    else:
-        outcome.state = "failed"
+    if child.returncode != 0:
         outcome.why = mask(outcome.why or _last_error(log))
         outcome.bundle = str(bundle.make(folder / f"{chapter.name}-failure", target, outcome.notebook, log, state))
     processes.stop_all(target, chapter.name)
+    outcome.seconds = round(time.monotonic() - started, 1)
+    # Last: a chapter that waits for this one starts then, and wants its ports.
+    outcome.state = "passed" if child.returncode == 0 else "failed"
 
 
 def _end(child: "subprocess.Popen[str]", outcome: Outcome | None = None) -> None:
