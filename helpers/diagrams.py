@@ -498,6 +498,7 @@ DRAWINGS: tuple[Callable[[], Sheet], ...] = (
     forwarder,
     forwarder_cluster,
     airflow,
+    ray_cluster,
     data_root,
     checkpoint,
 )
