@@ -85,7 +85,7 @@ def proxy(upstream: int, made: BadDay) -> Iterator[int]:
                 self.close_connection = True
                 self.connection.close()
             else:
-                self._answer(status, {"Content-Type": "text/plain"}, b"a bad day")
+                self._answer(status, {"Content-Type": "application/json"}, b'{"detail": "a bad day"}')
 
         def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
             self.send_response(status)

@@ -205,6 +205,17 @@ def test_the_course_s_client_submits_waits_and_cancels(made: Stack, airflow: Loc
         assert {"quick", "slow"} <= {dag["dag-id"] for dag in client.dags("reader") if dag["paused"] is False}
 
 
+def test_a_run_that_is_handed_over_while_it_is_looked_up_is_found(
+    made: Stack, airflow: LocalAirflow, day: BadDay
+) -> None:
+    made.backend()
+    run = _submit(made)
+    wait_until(lambda: not made.client.hlen("forwarder:runs:waiting"), 40)
+    day.faults.append(Fault("GET", f"dagRuns/{run}$", 1, 404))  # as Airflow answered just before
+    assert made.post("interaction/orch/status/quick", {"run-id": run}).status_code == 200
+    assert day.faults[0].times == 0
+
+
 def test_a_lost_answer_and_a_silent_airflow_do_no_harm(made: Stack, airflow: LocalAirflow, day: BadDay) -> None:
     made.backend()
     day.faults += [Fault("POST", "dagRuns$", 1, 0, reaches=True), Fault("POST", "dagRuns$", 1, 500)]

@@ -104,31 +104,36 @@ class Runs:
     async def status(self, dag: str, run: str) -> Any:
         """Tell the state of a run; Airflow has the last word."""
         async with self._asking("The run cannot be looked up") as airflow:
-            status, answer = await airflow.call("GET", run_path(dag, run))
-        return _told(answer) if status == 200 else await self._without_airflow(dag, run, status, answer)
+            return (await self._find(airflow, dag, run))[1]
 
     async def cancel(self, dag: str, run: str) -> Any:
         """End a run; one that is over stays as it is."""
         async with self._asking("The run was not cancelled") as airflow:
-            status, answer = await airflow.call("GET", run_path(dag, run))
-            if status == 200 and answer["state"] not in ("success", "failed"):
+            there, told = await self._find(airflow, dag, run)
+            if there and told["state"] not in ("success", "failed"):
                 status, answer = await airflow.call("PATCH", run_path(dag, run), _CANCELLED)
-        if status == 200:
-            return _told(answer)
-        row = await self._without_airflow(dag, run, status, answer)
-        if row["state"] == "waiting":
+                if status != 200:
+                    raise _refused(answer)
+                told = _told(answer)
+        if told["state"] == "waiting":
             raise unavailable(
                 "The run was not cancelled", "It is on its way to Airflow", "Ask again when Airflow has it"
             )
-        return row
+        return told
 
-    async def _without_airflow(self, dag: str, run: str, status: int, answer: Any) -> dict[str, Any]:
-        """Tell what is known here of a run that Airflow does not give."""
-        if status != 404:
-            raise ForwarderError(409, "Airflow refused it", reason(answer), "See what it says, and ask accordingly")
-        for row in await self._store.runs():
-            if (row["dag-id"], row["run-id"]) == (dag, run) and row["state"] in ("waiting", "failed"):
-                return {name: row[name] for name in ("run-id", "state", "error")}
+    async def _find(self, airflow: Airflow, dag: str, run: str) -> tuple[bool, dict[str, Any]]:
+        """Look a run up: whether Airflow has it, and what is told of it."""
+        for _ in range(
+            2
+        ):  # what is handed over between the first look at Airflow and that at Redis, the next one finds
+            status, answer = await airflow.call("GET", run_path(dag, run))
+            if status == 200:
+                return True, _told(answer)
+            if status != 404:
+                raise _refused(answer)
+            mine = [r for r in await self._store.runs() if (r["dag-id"], r["run-id"]) == (dag, run)]
+            if mine and mine[0]["state"] in ("waiting", "failed"):
+                return False, {name: mine[0][name] for name in ("run-id", "state", "error")}
         raise ForwarderError(
             404, "There is no such run", f"Neither Airflow nor the Forwarder has {run} of {dag}", "Submit it first"
         )
@@ -157,3 +162,8 @@ def _told(run: Any) -> dict[str, Any]:
         "state": run["state"],
         "error": run["note"] if run["state"] == "failed" else None,
     }
+
+
+def _refused(answer: Any) -> ForwarderError:
+    """Return what is told where Airflow understands a question, and says no."""
+    return ForwarderError(409, "Airflow refused it", reason(answer), "See what it says, and ask accordingly")
