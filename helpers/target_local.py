@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -177,6 +178,7 @@ def run_here(
     cwd: Path | None = None,
 ) -> Completed:
     """Run a command on this machine in a process group of its own; parameters and result as in `Target.run`."""
+    _let_children_hear_hangups()
     started = time.monotonic()
     told: Callable[[str], None] | None = stream if callable(stream) else print if stream else None
     try:
@@ -217,6 +219,12 @@ def run_here(
     if check and done.returncode != 0:
         raise failed(target, done)
     return done
+
+
+def _let_children_hear_hangups() -> None:
+    """Catch SIGHUP where it is ignored, as under nohup: children inherit that, and ssh ends the one to a jump host by it."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def _streamed(

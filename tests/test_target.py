@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,3 +152,13 @@ def test_names_that_no_target_can_have(name: str) -> None:
 def test_clean_of_a_machine_that_can_not_be_reached_says_so_and_lists_the_rest() -> None:
     (row,) = [item for item in undo.leftovers("no-such-machine.invalid") if item.where == "no-such-machine.invalid"]
     assert row.remove is None and "it can't be reached: no such host name" in row.stays
+
+
+def test_what_is_started_under_nohup_hears_hangups_by_which_ssh_ends_its_way_over_a_jump_host() -> None:
+    asks = "import signal; print(signal.getsignal(signal.SIGHUP).name)"
+    script = (
+        "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); from helpers.target_local import run_here; "
+        f"sys.stdout.write(run_here([sys.executable, '-c', {asks!r}]).stdout); signal.raise_signal(signal.SIGHUP)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "SIG_DFL\n"), "and it goes on itself, as nohup promises"
