@@ -222,7 +222,7 @@ def run_here(
 
 
 def _let_children_hear_hangups() -> None:
-    """Catch SIGHUP where it is ignored, as under nohup: children inherit that, and ssh ends the one to a jump host by it."""
+    """Catch SIGHUP where it is ignored, as under nohup: children inherit that, and ssh ends its jump host's by it."""
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGHUP, lambda *_: None)
 
