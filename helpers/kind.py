@@ -287,12 +287,19 @@ class Cluster(AbstractContextManager["Cluster"]):
             TutorialError: It does not answer, although its node was started: it was left half-made.
         """
         self._start_node()
-        words = ["get", "nodes", "-o", f"jsonpath={{.items[*].metadata.labels.{_MARK}}}"]
+        words = ["get", "nodes", "-o", f"jsonpath={{range .items[*]}}node {{.metadata.labels.{_MARK}}} {{end}}"]
+
+        def read() -> list[str]:
+            said = self._on_node(*words).split()
+            if not said:
+                raise TutorialError("No node has registered yet")  # the API is up a moment before its node
+            return said
+
         attempts = Retrying(
             retry=retry_if_exception_type(TutorialError), stop=stop_after_delay(_API_SECONDS), wait=wait_fixed(1)
         )
         try:
-            return attempts(self._on_node, *words).strip()
+            return " ".join(word for word in attempts(read) if word != "node")
         except RetryError:
             raise TutorialError(
                 f"The cluster {self.name} does not answer",
