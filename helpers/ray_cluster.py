@@ -22,7 +22,7 @@ OPERATOR, RELEASE = "kuberay-operator", "raycluster"
 SERVICE, PORT = f"{RELEASE}-kuberay-head-svc", 8265
 _PODS = ("pods", "-l", f"ray.io/cluster={RELEASE}-kuberay")
 # What a small machine gets: enough for chapter 07's search, and nearly nothing kept from others.
-_SMALL = {"requests.cpu": "100m", "requests.memory": "1G", "limits.cpu": "1", "limits.memory": "2G"}
+_SMALL = {"requests.cpu": "50m", "requests.memory": "1G", "limits.cpu": "1", "limits.memory": "2G"}
 _SMALL_AUTOSCALER = {"requests.cpu": "50m", "requests.memory": "200M", "limits.cpu": "500m", "limits.memory": "1G"}
 _AUTOSCALER = {"cpu": "500m", "memory": "512Mi"}  # what KubeRay gives it where nothing is said
 _WORKERS = 2

@@ -57,7 +57,7 @@ def test_a_small_node_gets_small_requests(
     monkeypatch.setattr(allocated, "read", lambda found: rows)
     chosen = ray_cluster.fitting(None)  # type: ignore[arg-type]
     assert bool(chosen) == small
-    assert chosen.get("worker.resources.requests.cpu", "") == ("100m" if small else "")
+    assert chosen.get("worker.resources.requests.cpu", "") == ("50m" if small else "")
 
 
 @unit
