@@ -161,5 +161,7 @@ def test_chapter_07_installs_ray_and_puts_it_to_work(cluster: kind.Cluster) -> N
         "There are two workers now", "The trial of the killed worker was started again", "There are two workers again",
         "One worker is left", "Both releases are gone",
     }  # fmt: skip
+    cluster.target.run(["true"], repeatable=True)  # the chapter has ended the connection that it shared with us
+    cluster.close()
     assert ray_cluster.pods(cluster) == []
     assert Helm(cluster).state(ray_cluster.OPERATOR) == ""
