@@ -38,8 +38,9 @@ def test_packages_are_pinned_to_what_is_tested_here(part: str) -> None:
 
 @pytest.mark.unit
 def test_copies_of_shared_modules_are_equal_and_names_on_the_wire_agree() -> None:
-    copies = [path.read_bytes() for path in APPLICATIONS.glob("*/*/environment.py")]
-    assert len(copies) == len(PARTS) and len(set(copies)) == 1
+    for module, count in {"environment": len(PARTS), "airflow": 2}.items():
+        copies = [path.read_bytes() for path in APPLICATIONS.glob(f"*/forwarder_*/{module}.py")]
+        assert len(copies) == count and len(set(copies)) == 1, module
     pattern = re.compile(r"^([A-Z_]+) = (.+)$", re.MULTILINE)
     front, back = (
         dict(pattern.findall((APPLICATIONS / place / "keys.py").read_text()))
