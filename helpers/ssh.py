@@ -346,7 +346,9 @@ class Endpoint:
         user: The user there.
         identity_file: The private key.
         options: Further keywords, such as where the pinned host key is.
-        sandbox: Whether all this is a sandbox on this machine.
+        sandbox: Whether that home folder is a sandbox; the reader's own `~/.ssh/config` stays as it is then.
+        target: The target's name.
+        server_port: TCP port that the machine's sshd listens on; 0: the same as `port`, which may be a forwarded one.
     """
 
     home: Path
@@ -356,6 +358,13 @@ class Endpoint:
     identity_file: Path
     options: dict[str, str]
     sandbox: bool
+    target: str = "local"
+    server_port: int = 0
+
+    @property
+    def folder(self) -> Path:
+        """The folder for what the chapter makes on this machine outside of `home`."""
+        return sandbox_folder(self.target)
 
     @property
     def config(self) -> SshConfig:
@@ -397,22 +406,23 @@ def explain(said: str) -> tuple[str, str]:
     return "ssh could not connect", "read what it said; `ssh -v` says more"
 
 
-def sandbox_folder() -> Path:
-    """Give the folder of everything that chapter 01 makes on the target `local`."""
-    return settings().state / "local" / "ssh"
+def sandbox_folder(target: str = "local") -> Path:
+    """Give the folder of what chapter 01 makes for a target; on `local`, `vm` and `host` that is everything."""
+    return settings().state / target / "ssh"
 
 
 def leftovers(target: str) -> list[Leftover]:
     """List what chapter 01 made for a target."""
-    if target == "local":
-        folder = sandbox_folder()
-        found = [Leftover("SSH sandbox", str(folder), lambda: shutil.rmtree(folder, ignore_errors=True))]
-        return found if folder.exists() else []
+    folder, found = sandbox_folder(target), list[Leftover]()
+    if folder.exists():
+        found.append(Leftover("SSH sandbox", str(folder), lambda: shutil.rmtree(folder, ignore_errors=True)))
+    if target in ("local", "vm"):
+        return found
     config = SshConfig(Path.home())
     mine = [alias for alias in config.aliases() if alias in ALIASES]
-    if target == "vm" or not mine:
-        return []
-    return [Leftover(f"Host blocks {', '.join(mine)}", str(config.ours), lambda: config.drop(mine))]
+    if mine:
+        found.append(Leftover(f"Host blocks {', '.join(mine)}", str(config.ours), lambda: config.drop(mine)))
+    return found
 
 
 def key_fingerprint(path: Path) -> str:

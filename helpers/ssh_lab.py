@@ -1,5 +1,6 @@
-"""Chapter 01's machine: a sandbox server on the target `local`, the reader's own VM on every other one."""
+"""Chapter 01's machine: a server of our own on `local` and `host`, the VM stand-in on `vm`, else the reader's VM."""
 
+import getpass
 import hashlib
 import shutil
 import socket
@@ -10,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 
-from helpers import display, processes, ssh
+from helpers import display, processes, ssh, vm
 from helpers.errors import TutorialError
 from helpers.processes import PYTHON
 from helpers.target_local import run_here
@@ -18,11 +19,14 @@ from helpers.target_ssh import SshTarget
 
 
 def endpoint(target: str, hostname: str = "", user: str = "", identity_file: str = ssh.KEY) -> ssh.Endpoint:
-    """Give the machine of chapter 01; on `local` start the server that plays it, unless it runs.
+    """Give the machine of chapter 01; on `vm` make it, on `local` and `host` start the server that plays it.
+
+    On these three the parameters don't count, and the Host blocks go into a home folder of the sandbox: the reader's
+    `~/.ssh/config` may have a `Host cpouta` already, which leads elsewhere.
 
     Args:
         target: The target's name.
-        hostname: The VM's name or address; on `local` it is the sandbox's.
+        hostname: The VM's name or address.
         user: The user there.
         identity_file: The private key.
 
@@ -30,36 +34,55 @@ def endpoint(target: str, hostname: str = "", user: str = "", identity_file: str
         Where to connect, and whose configuration to write.
 
     Raises:
-        TutorialError: A parameter is missing or not valid, or the server did not start.
+        TutorialError: A parameter is missing or not valid, the VM can't be made, or the server did not start.
     """
+    if target == "vm":
+        return _stand_in()
+    if target == "host":
+        return _served_here(target, Path.home(), getpass.getuser())
     if target == "local":
-        return _sandbox()
+        return _served_here(target, ssh.sandbox_folder(target) / "ubuntu", "ubuntu")
     key = ssh.check_key(Path(identity_file))
-    return ssh.Endpoint(Path.home(), ssh.check_host_name(hostname), 22, ssh.check_user(user), key, {}, False)
+    return ssh.Endpoint(Path.home(), ssh.check_host_name(hostname), 22, ssh.check_user(user), key, {}, False, target)
 
 
-def _sandbox() -> ssh.Endpoint:
-    folder = ssh.sandbox_folder()
-    home, vm = folder / "laptop", folder / "ubuntu"
-    vm.mkdir(parents=True, exist_ok=True, mode=0o700)
+def _laptop(target: str) -> Path:
+    """Make the sandbox's home folder, with an SSH configuration as a reader may have one."""
+    home = ssh.sandbox_folder(target) / "laptop"
     config = ssh.SshConfig(home).config
-    if not config.exists():  # a configuration as a reader may have one: comment, CRLF, tab, no final line end
+    if not config.exists():  # comment, CRLF, tab, no final line end
         processes.write_atomically(config, "# my own hosts\r\nHost *.example.org\r\n\tUser me", 0o600)
+    return home
+
+
+def _stand_in() -> ssh.Endpoint:
+    """Give the VM stand-in: its port is forwarded to this machine's loopback address, its sshd listens on 22."""
+    block = vm.host_block(vm.up())
+    key = Path(block.identity_file)
+    return ssh.Endpoint(
+        _laptop("vm"), block.hostname, block.port, block.user, key, block.options, True, "vm", server_port=22
+    )
+
+
+def _served_here(target: str, served: Path, user: str) -> ssh.Endpoint:
+    """Start a server of the sandbox's own for a folder of this machine, unless it runs; no sshd is needed."""
+    folder, home = ssh.sandbox_folder(target), _laptop(target)
+    served.mkdir(parents=True, exist_ok=True, mode=0o700)
     key = ssh.make_key(home / ".ssh" / "local-cpouta.pem")
     host_key, authorized = ssh.make_key(folder / "host_key"), folder / "authorized_keys"
     processes.write_atomically(authorized, Path(f"{key}.pub").read_text(encoding="utf-8"), 0o600)
-    server = processes.find("sshd")
+    server = processes.find("sshd", target)
     if server is None:
         port = processes.free_port()
-        argv = [PYTHON, "-m", "helpers.ssh_server", "--port", str(port), "--home", str(vm)]
+        argv = [PYTHON, "-m", "helpers.ssh_server", "--port", str(port), "--home", str(served)]
         argv += ["--host-key", str(host_key), "--authorized-keys", str(authorized)]
-        server = processes.start("sshd", argv, ready=lambda: _says_ssh(port), ports={"ssh": port})
+        server = processes.start("sshd", argv, ready=lambda: _says_ssh(port), ports={"ssh": port}, target=target)
     port = server.ports["ssh"]
     known = home / ".ssh" / "known_hosts"
     public = Path(f"{host_key}.pub").read_text(encoding="utf-8").split()
     processes.write_atomically(known, f"[127.0.0.1]:{port} {public[0]} {public[1]}\n", 0o600)
     options = {"UserKnownHostsFile": f'"{known}"', "StrictHostKeyChecking": "yes"}
-    return ssh.Endpoint(home, "127.0.0.1", port, "ubuntu", key, options, True)
+    return ssh.Endpoint(home, "127.0.0.1", port, user, key, options, True, target)
 
 
 def _says_ssh(port: int) -> bool:
@@ -114,8 +137,8 @@ def provoke(place: ssh.Endpoint) -> list[Mapping[str, object]]:
         A row an error: what was done, what ssh said, what it means, what to do.
     """
     config, alias = str(place.config.config), ssh.ALIASES[0]
-    wrong_key = ssh.make_key(ssh.sandbox_folder() / "wrong" / "key")
-    changed = ssh.sandbox_folder() / "wrong" / "known_hosts"
+    wrong_key = ssh.make_key(place.folder / "wrong" / "key")
+    changed = place.folder / "wrong" / "known_hosts"
     public = Path(f"{wrong_key}.pub").read_text(encoding="utf-8").split()
     name = f"[{place.hostname}]:{place.port}" if place.port != 22 else place.hostname
     processes.write_atomically(changed, f"{name} {public[0]} {public[1]}\n", 0o600)
@@ -124,7 +147,7 @@ def provoke(place: ssh.Endpoint) -> list[Mapping[str, object]]:
             "nothing listens on the port": ["-o", "HostName=127.0.0.1", "-o", f"Port={processes.free_port()}"],
             "a machine that never answers": ["-o", "HostName=127.0.0.1", "-o", f"Port={silent.getsockname()[1]}"],
             "another key": [],
-            "the machine was replaced": ["-o", f"UserKnownHostsFile={changed}"],
+            "the machine was replaced": ["-o", f'UserKnownHostsFile="{changed}"'],
         }
         rows: list[Mapping[str, object]] = []
         for what, options in cases.items():
@@ -182,8 +205,8 @@ def _refusal(given: str, attempt: Callable[[], object], folder: str) -> Mapping[
 def past_the_configuration(place: ssh.Endpoint, *options: str) -> list[str]:
     """Give an ssh command to the machine that reads no configuration and offers no key but those in the options."""
     argv = ["ssh", "-F", "none", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", *options, "-p", str(place.port)]
-    if place.sandbox:
-        argv += ["-o", f"UserKnownHostsFile={place.home / '.ssh' / 'known_hosts'}"]
+    for keyword, value in place.options.items():  # where the pinned host key is
+        argv += ["-o", f"{keyword}={value}"]
     return [*argv, f"{place.user}@{place.hostname}"]
 
 
@@ -221,7 +244,8 @@ def jump(place: ssh.Endpoint) -> str:
     """
     known_as = f"[{place.hostname}]:{place.port}" if place.port != 22 else place.hostname
     argv = ["ssh", "-F", str(place.config.config), "-o", "BatchMode=yes", "-J", ssh.ALIASES[0]]
-    argv += ["-o", "HostName=127.0.0.1", "-o", f"HostKeyAlias={known_as}", ssh.ALIASES[1], "echo", "two hops"]
+    argv += ["-o", "HostName=127.0.0.1", "-o", f"Port={place.server_port or place.port}"]
+    argv += ["-o", f"HostKeyAlias={known_as}", ssh.ALIASES[1], "echo", "two hops"]
     return run_here(argv, timeout=30).stdout.strip()
 
 
@@ -266,19 +290,16 @@ def undo_restores(place: ssh.Endpoint) -> bool:
 
 
 def close(target: SshTarget, place: ssh.Endpoint) -> None:
-    """End the connection; on `local` end the sandbox too. A configuration of the reader's own stays as it is."""
+    """End the connection and the sandbox. A configuration of the reader's own stays as it is."""
     target.close()
-    if place.sandbox:
-        server = processes.find("sshd")
-        if server:
-            server.stop()
-        for leftover in ssh.leftovers("local"):
-            if leftover.remove:
-                leftover.remove()
+    server = processes.find("sshd", place.target)
+    if server:
+        server.stop()
+    shutil.rmtree(place.folder, ignore_errors=True)
 
 
 def show_change(place: ssh.Endpoint) -> None:
-    """Show, on the target `local`, what would change in the reader's own configuration: a plan, nothing is written."""
+    """Show, where there is a sandbox, what would change in the reader's own configuration; nothing is written."""
     if place.sandbox:
         blocks = [ssh.HostBlock(b.alias, "FLOATING-IP", b.user) for b in place.blocks()]
         texts = ['Include "~/.ssh/tutorial.conf"     # first line of ~/.ssh/config', *(b.text() for b in blocks)]

@@ -158,8 +158,13 @@ def _enrol(vm: Vm) -> None:
     docker("exec", vm.name, "sh", "-c", script, public.strip())
     host_key = docker("exec", vm.name, "cat", "/etc/ssh/ssh_host_ed25519_key.pub").stdout.split()
     write_atomically(_known_hosts(), f"[127.0.0.1]:{vm.port} {host_key[0]} {host_key[1]}\n", 0o600)
+    _config().install([host_block(vm)])
+
+
+def host_block(vm: Vm) -> ssh.HostBlock:
+    """Give the VM's Host: its address, port, user, key, and where its host key is pinned."""
     options = {"UserKnownHostsFile": f'"{_known_hosts()}"', "StrictHostKeyChecking": "yes"}
-    _config().install([ssh.HostBlock(vm.name, "127.0.0.1", USER, str(key), vm.port, options)])
+    return ssh.HostBlock(vm.name, "127.0.0.1", USER, str(_key()), vm.port, options)
 
 
 def _wait(vm: Vm) -> None:
