@@ -4,6 +4,7 @@ Its programming interface is real. Its hypervisor is simulated: no server boots,
 """
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -144,26 +145,37 @@ def lab() -> Lab:
     return Lab(f"{settings().vm}-cloud", settings().state / "vm" / "cpouta")
 
 
-def reach(target: str, cloud: str) -> Cloud | None:
+def reach(target: str, cloud: str, create: bool = False) -> Cloud | None:
     """Reach the cloud that a target's VM is made in.
 
     Args:
         target: The target's name: `local` has no cloud, `vm` the stand-in, any other the reader's own.
         cloud: Its name in the reader's clouds.yaml.
+        create: Something is to be made in it, so that a missing clouds.yaml is an error.
 
     Returns:
-        The cloud, logged in to; None for `local`.
+        The cloud, logged in to. None for `local`, and where the reader has no clouds.yaml: their VM exists without it.
 
     Raises:
         TutorialError: There is no way to it.
     """
     if target == "local":
         return None
-    if target != "vm":
-        return Cloud(connect(cloud), cloud, Path.home(), notes())
-    ours = lab()
-    ours.up()
-    return ours.cloud()
+    if target == "vm":
+        ours = lab()
+        ours.up()
+        return ours.cloud()
+    if not create and not _described():
+        display.show("There is no clouds.yaml, so no cloud is asked: the chapter shows its plan.")
+        return None
+    return Cloud(connect(cloud), cloud, Path.home(), notes())
+
+
+def _described() -> bool:
+    """Tell whether the reader has a clouds.yaml, or names one in the environment."""
+    from openstack.config.loader import CONFIG_FILES
+
+    return "OS_CLIENT_CONFIG_FILE" in os.environ or any(Path(path).exists() for path in CONFIG_FILES)
 
 
 def service_desk(vm: Vm, ours: Lab | None = None) -> list[str]:

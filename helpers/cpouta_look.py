@@ -84,7 +84,7 @@ class Wanted:
         display.plan(
             f"{self.name}, {cost:.2f} BU an hour, {cost * cpouta_rates.HOURS_A_MONTH:,.0f} a month",
             self.commands(),
-            "the target local asks no cloud. On vm an OpenStack in a container plays CPouta; elsewhere it is your own.",
+            "no cloud is asked. With the target vm an OpenStack in a container plays CPouta; your own takes a clouds.yaml.",
         )
 
 

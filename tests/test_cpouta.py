@@ -141,6 +141,20 @@ def test_what_is_quick_to_import_stays_so() -> None:
 
 
 @unit
+@pytest.mark.parametrize("target", ["host", "cpouta"])
+def test_without_a_clouds_yaml_the_chapter_plans_unless_something_is_to_be_made(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OS_CLIENT_CONFIG_FILE", raising=False)
+    monkeypatch.setattr("openstack.config.loader.CONFIG_FILES", [str(tmp_path / "clouds.yaml")])
+    assert cpouta_lab.reach(target, "cpouta") is None
+    with pytest.raises(TutorialError, match="There is no cloud 'cpouta'"):
+        cpouta_lab.reach(target, "cpouta", create=True)
+    (tmp_path / "clouds.yaml").write_text("clouds: {}\n")
+    with pytest.raises(TutorialError):
+        cpouta_lab.reach(target, "cpouta")
+
+
 def test_credentials_come_from_clouds_yaml_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clouds = tmp_path / "clouds.yaml"
     monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(clouds))
