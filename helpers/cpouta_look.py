@@ -84,7 +84,7 @@ class Wanted:
         display.plan(
             f"{self.name}, {cost:.2f} BU an hour, {cost * cpouta_rates.HOURS_A_MONTH:,.0f} a month",
             self.commands(),
-            "no cloud is asked. With the target vm an OpenStack in a container plays CPouta; your own takes a clouds.yaml.",
+            "no cloud is asked. On vm an OpenStack in a container plays CPouta; your own needs a clouds.yaml.",
         )
 
 
