@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import requests
 
-from helpers import display
+from helpers import display, http
 from helpers.errors import TutorialError
 
 OVER = ("success", "failed")  # a run in one of these states changes no more
@@ -47,8 +47,7 @@ class Airflow:
     def __init__(self, url: str, username: str, password: str, *, timeout: float = 15.0) -> None:
         self.url, self.timeout = url.rstrip("/"), timeout
         self._login = {"username": username, "password": password}
-        self._session = requests.Session()
-        self._session.trust_env = False  # a proxy or a .netrc of the reader's must not come between
+        self._session = http.session()
 
     def __repr__(self) -> str:
         return f"Airflow({self.url})"

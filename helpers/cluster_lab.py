@@ -6,6 +6,7 @@ from typing import Any
 
 import requests
 
+from helpers import http
 from helpers.cluster import IMPORTS, image, in_pod, secret
 from helpers.errors import TutorialError
 from helpers.kind import Cluster
@@ -110,7 +111,7 @@ def flower(cluster: Cluster, port: int, path: str = "", *, login: bool = True) -
         login: Whether to give name and password; they come from its Secret and are never shown.
     """
     who = (secret(cluster, "flower-secret", "username"), secret(cluster, "flower-secret", "password"))
-    return requests.get(f"http://127.0.0.1:{port}/{path}", auth=who if login else None, timeout=10)
+    return http.get(f"http://127.0.0.1:{port}/{path}", auth=who if login else None, timeout=10)
 
 
 def backend_log(cluster: Cluster, lines: int = 5) -> Sequence[str]:

@@ -6,11 +6,13 @@ https://docs.csc.fi/cloud/pouta/application-credentials/.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
+from helpers import http
 from helpers.errors import TutorialError
 
 if TYPE_CHECKING:
@@ -45,12 +47,18 @@ def connect(cloud: str = "cpouta", clouds: Path | None = None) -> "Connection":
     Raises:
         TutorialError: There is no such file or cloud, others may read it, or the cloud refuses the credentials.
     """
+    from keystoneauth1.session import Session
     from openstack.config.loader import OpenStackConfig
     from openstack.connection import Connection
     from openstack.exceptions import ConfigException
 
     words = {"config_files": [str(clouds)], "secure_files": [str(clouds.with_name("secure.yaml"))]} if clouds else {}
-    loader = OpenStackConfig(**words, load_envvars=not clouds)  # type: ignore[arg-type]
+
+    loader = OpenStackConfig(
+        **words,  # type: ignore[arg-type]
+        session_constructor=partial(Session, session=http.session()),  # type: ignore[arg-type]
+        load_envvars=not clouds,
+    )
     known = loader.get_cloud_names() if loader.config_filename else []
     if cloud not in known:
         there = f"it has: {', '.join(known)}" if known else ""

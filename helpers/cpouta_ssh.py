@@ -4,13 +4,11 @@ import ipaddress
 import re
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers import display, ssh
+from helpers import display, http, ssh
 from helpers.errors import TutorialError
 from helpers.processes import write_atomically
 
@@ -45,9 +43,10 @@ def own_address(by_hand: str = "", services: Sequence[str] = LOOK_UP) -> str:
     said = []
     for service in services:
         try:
-            with urllib.request.urlopen(service, timeout=_LOOK_UP_SECONDS) as page:  # noqa: S310
-                return _public(page.read(64).decode("ascii", "replace").strip())
-        except (urllib.error.URLError, OSError, TutorialError) as error:
+            page = http.get(service, timeout=_LOOK_UP_SECONDS)
+            page.raise_for_status()
+            return _public(page.content[:64].decode("ascii", "replace").strip())
+        except (OSError, TutorialError) as error:
             said.append(f"{service}: {str(error).splitlines()[0]}")
     raise TutorialError(
         "Your public address could not be found out",

@@ -15,7 +15,7 @@ import requests
 from tenacity import RetryCallState, Retrying, retry_if_exception
 from urllib3.exceptions import ProtocolError
 
-from helpers import display
+from helpers import display, http
 from helpers.errors import TutorialError
 
 ROUTES = {
@@ -49,12 +49,6 @@ class Refused(TutorialError):
     ) -> None:
         self.status, self.retry_after, self.fields = status, retry_after, tuple(fields)
         super().__init__(f"{what} (HTTP {status})", why, remedy)
-
-
-def _session() -> requests.Session:
-    session = requests.Session()
-    session.trust_env = False  # a proxy or a .netrc of the reader's must not come between: the Forwarder is near
-    return session
 
 
 def _origin(address: str, port: int | str) -> str:
@@ -154,7 +148,7 @@ def request_forwarder_route(
         TutorialError: There is no such route, or nothing answered in time.
     """
     method, url = get_forwarder_route(address, port, route_type, route_name, path_replacers, path_names)
-    with _session() as session:
+    with http.session() as session:
         response = _ask(session, method, url, timeout, json=route_input)
     return response.status_code, json.loads(response.text) if response.status_code == 200 else {}
 
@@ -180,7 +174,7 @@ class Forwarder:
         patience: float = 15.0,
     ) -> None:
         self.url, self.timeout, self.patience = _origin(address, port), timeout, patience
-        self._session = _session()
+        self._session = http.session()
         if token:
             self._session.headers["Authorization"] = f"Bearer {token}"
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 import psutil
 import requests
 
-from helpers import display, processes
+from helpers import display, http, processes
 from helpers.errors import TutorialError
 from helpers.forwarder import Forwarder
 from helpers.processes import PYTHON, Background
@@ -196,7 +196,7 @@ class LocalForwarder:
             path: The path after its address, for example `api/tasks`.
             login: Whether to give name and password; they are made for this machine and never shown.
         """
-        return requests.get(
+        return http.get(
             f"http://127.0.0.1:{self._ports['monitor']}/{path}",
             auth=(USERNAME, self._password()) if login else None,
             timeout=10,
@@ -306,7 +306,7 @@ class LocalForwarder:
 
     def _http_status(self, name: str) -> int:
         path = "metrics" if name == "backend" else ""
-        return requests.get(f"http://127.0.0.1:{self._ports[name]}/{path}", timeout=2).status_code
+        return http.get(f"http://127.0.0.1:{self._ports[name]}/{path}", timeout=2).status_code
 
     def _redis_has(self, key: str) -> bool:
         with self.redis() as client:
@@ -354,7 +354,7 @@ def outside_service(greeting: str) -> int:
         port = processes.free_port()
         argv = [PYTHON, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(served)]
         running = processes.start(
-            OUTSIDE, argv, ready=lambda: requests.get(f"http://127.0.0.1:{port}", timeout=1).ok, ports={"http": port}
+            OUTSIDE, argv, ready=lambda: http.get(f"http://127.0.0.1:{port}", timeout=1).ok, ports={"http": port}
         )
     return running.ports["http"]
 
@@ -402,7 +402,7 @@ def _tasks_done(forwarder: LocalForwarder) -> float:
     """Read the counter where Prometheus would."""
     from prometheus_client.parser import text_string_to_metric_families
 
-    text = requests.get(f"http://127.0.0.1:{forwarder._ports['backend']}/metrics", timeout=5).text
+    text = http.get(f"http://127.0.0.1:{forwarder._ports['backend']}/metrics", timeout=5).text
     return sum(
         sample.value
         for family in text_string_to_metric_families(text)

@@ -1,11 +1,11 @@
 """What chapter 06 shows: an app behind a NodePort, and what it costs to add a port to a cluster that runs."""
 
-import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import yaml
 
+from helpers import http
 from helpers.errors import TutorialError
 from helpers.kind import FOLDER, Cluster, busy_ports
 from helpers.processes import write_atomically
@@ -33,8 +33,10 @@ def read_page(target: Target, port: int, path: str = "/") -> str:
     Returns:
         Its text.
     """
-    with target.tunnel(port) as local, urllib.request.urlopen(f"http://127.0.0.1:{local}{path}", timeout=10) as page:
-        return str(page.read().decode().strip())
+    with target.tunnel(port) as local:
+        page = http.get(f"http://127.0.0.1:{local}{path}", timeout=10)
+    page.raise_for_status()
+    return page.content.decode().strip()
 
 
 def lesson_configuration(name: str, host_port: int | None) -> Path:

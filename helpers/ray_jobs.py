@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from shlex import join
 from typing import TYPE_CHECKING, Any
 
-import requests
 from tenacity import Retrying, retry_if_exception_message, stop_after_delay, wait_fixed
 
-from helpers import display
+from helpers import display, http
 from helpers.errors import TutorialError
 from helpers.settings import ROOT
 
 if TYPE_CHECKING:
+    import requests
     from ray.job_submission import JobSubmissionClient
 
 SEARCH = ROOT / "applications" / "ray_search"
@@ -109,7 +109,7 @@ class Ray:
         return sorted(rows, key=lambda row: str(row["worker"]))
 
     def _get(self, path: str) -> dict[str, Any]:
-        answer = requests.get(f"{self.url}{path}", timeout=10)
+        answer = http.get(f"{self.url}{path}", timeout=10)
         answer.raise_for_status()
         content: dict[str, Any] = answer.json()
         return content
@@ -193,12 +193,24 @@ class Ray:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         from ray.job_submission import JobSubmissionClient
 
+        class Client(JobSubmissionClient):
+            """Ray's client, asking by a session of ours, so that no proxy comes between."""
+
+            def _do_request(
+                self, method: str, endpoint: str, *, data: Any = None, json_data: Any = None, **how: Any
+            ) -> "requests.Response":
+                return session.request(method, self._address + endpoint, data=data, json=json_data, **how)
+
+        session, elsewhere = http.session(), os.environ.pop("RAY_ADDRESS", None)  # it would replace our address
         try:
-            client = JobSubmissionClient(self.url)
+            client = Client(self.url)
         except (ConnectionError, RuntimeError) as error:
             raise TutorialError(
                 "Ray can't be reached", str(error).splitlines()[0], f"is {self.url} open? Open the way to it anew"
             ) from None
+        finally:
+            if elsewhere is not None:
+                os.environ["RAY_ADDRESS"] = elsewhere
         for module in ("dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
             logging.getLogger(f"ray.{module}").setLevel(logging.WARNING)  # they tell of each upload
         return client

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import requests
 
+from helpers import http
 from helpers.errors import TutorialError
 from helpers.settings import ROOT
 from helpers.target import Capability, Target, opened
@@ -123,7 +124,7 @@ def _download(name: str, destination: Path) -> None:
 
 
 def _get(url: str) -> bytes:
-    answer = requests.get(url, timeout=(10, 300))
+    answer = http.get(url, timeout=(10, 300))
     answer.raise_for_status()
     return answer.content
 

@@ -10,7 +10,7 @@ missing() {
   local repository tag
   kubectl kustomize "$1" | sed -nE "s|.*image: localhost:$REGISTRY_PORT/(.+):(.+)|\1 \2|p" | sort -u |
     while read -r repository tag; do
-      if ! curl -fs "http://localhost:$REGISTRY_PORT/v2/$repository/tags/list" | grep -qF "\"$tag\""; then
+      if ! curl -fs --noproxy localhost "http://localhost:$REGISTRY_PORT/v2/$repository/tags/list" | grep -qF "\"$tag\""; then
         echo "$repository:$tag"
       fi
     done

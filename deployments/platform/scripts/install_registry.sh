@@ -17,7 +17,7 @@ else
   same "registry localhost:$REGISTRY_PORT"
 fi
 
-until curl -fs -o /dev/null "http://localhost:$REGISTRY_PORT/v2/"; do
+until curl -fs --noproxy localhost -o /dev/null "http://localhost:$REGISTRY_PORT/v2/"; do
   if ((SECONDS > 30)); then stop "the registry does not answer" "docker logs $REGISTRY_NAME says why"; fi
   sleep 0.3
 done
