@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from helpers import airgap, display, port_forward
+from helpers import airgap, display, go_yaml, port_forward
 from helpers.errors import TutorialError
 from helpers.kind import REGISTRY_PORT, Cluster, rolled_out
 from helpers.processes import write_atomically
@@ -61,10 +61,13 @@ def objects(folder: Path = STACK) -> list[dict[str, Any]]:
         TutorialError: A file is missing or is not YAML.
     """
     found = []
-    content = _yaml(folder / "kustomization.yaml")[0]
-    for name in content["resources"]:
-        path = folder / name
+    content = next(iter(_yaml(folder / "kustomization.yaml")), {})
+    for name in content.get("resources") or []:
+        path = folder / str(name)
         for thing in objects(path) if path.is_dir() else _yaml(path):
+            if missing := [word for word in ("apiVersion", "kind", "metadata") if not thing.get(word)]:
+                why = f"it has no {missing[0]}"
+                raise TutorialError(f"{path} has an object that Kubernetes does not take", why, "correct the file")
             if "namespace" in content and thing["kind"] != "Namespace":
                 thing["metadata"].setdefault("namespace", content["namespace"])
             found.append(thing)
@@ -73,9 +76,14 @@ def objects(folder: Path = STACK) -> list[dict[str, Any]]:
 
 def _yaml(path: Path) -> list[dict[str, Any]]:
     try:
-        return [thing for thing in yaml.safe_load_all(path.read_text(encoding="utf-8")) if thing]
-    except (OSError, yaml.YAMLError) as error:
-        raise TutorialError(f"{path} can't be read", str(error), "correct the file, or the path to it") from None
+        content = path.read_bytes()
+    except OSError as error:
+        raise TutorialError(f"{path} can't be read", str(error), "correct the path to it") from None
+    found = [thing for thing in go_yaml.documents(content, str(path), strict=True) if thing]
+    if wrong := next((thing for thing in found if not isinstance(thing, dict)), None):
+        why = f"a document in it is not a mapping but begins with {str(wrong)[:40]!r}"
+        raise TutorialError(f"{path} has no objects of Kubernetes", why, "correct the file, or the path to it")
+    return found
 
 
 def mismatches(found: Sequence[Mapping[str, Any]]) -> list[str]:

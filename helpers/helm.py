@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from helpers import helm_rollout, helm_values, tools
+from helpers import go_yaml, helm_rollout, helm_values, tools
 from helpers.errors import TutorialError
 from helpers.helm_values import Setting
 from helpers.kind import Cluster
@@ -113,7 +111,8 @@ class Helm:
 
     def defaults(self, chart: Chart) -> dict[str, Any]:
         """Read a chart's own values (`helm show values`)."""
-        content: dict[str, Any] = yaml.safe_load(self._checked("show", "values", *chart.words)) or {}
+        text = self._checked("show", "values", *chart.words).encode()
+        content: dict[str, Any] = go_yaml.values(text, f"the values of {chart}") or {}
         return content
 
     def diff(self, chart: Chart, *values: Path, set: Mapping[str, Setting] | None = None) -> list[Mapping[str, object]]:

@@ -5,9 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
-from helpers import display
+from helpers import display, go_yaml
 from helpers.errors import TutorialError
 from helpers.kind import Cluster, pod_state, rolled_out
 
@@ -49,7 +47,7 @@ class Rollout:
 
 def workloads(manifest: str) -> list[Key]:
     """List the workloads of a release, from what `helm get manifest` prints."""
-    things = [thing for thing in yaml.safe_load_all(manifest) if thing]
+    things = [thing for thing in go_yaml.documents(manifest.encode(), "the release's manifest") if thing]
     return [(t["kind"], t["metadata"]["name"]) for t in things if t["kind"] in WORKLOADS]
 
 

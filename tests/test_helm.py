@@ -60,6 +60,13 @@ def test_a_values_file_that_is_none_is_a_clear_error(tmp_path: Path, text: str, 
         helm_values.read(path)
 
 
+@unit
+def test_a_manifest_with_words_that_only_go_reads_has_its_workloads() -> None:
+    """CRDs of well-known charts list `=` among the operators of a selector; Python's own YAML stops there."""
+    manifest = "kind: CRD\nmetadata: {name: a}\nenum:\n- =\n- '!='\n---\n---\nkind: Job\nmetadata: {name: b}\n"
+    assert helm_rollout.workloads(manifest) == [("Job", "b")]
+
+
 # ------------------------------------------------------------------------------------ the real helm, no cluster
 
 

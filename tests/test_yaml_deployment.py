@@ -172,6 +172,33 @@ def test_a_kustomization_that_names_a_missing_file_is_a_clear_error(tmp_path: Pa
 
 
 @unit
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("kind: x".encode("utf-16"), r"x\.yaml can't be read"),
+        (b"apiVersion: v1\nkind: List\nitems:\n- =\n", "line 4"),
+        (b"a:\n\tb: 1\n", "line 2: it is indented by a tab"),
+        (b"kind: A\nkind: B\n", "line 2: `kind` is there twice"),
+        (b"- a\n- b\n", "has no objects of Kubernetes"),
+        (b"kind: ConfigMap\nmetadata: {name: x}\n", "it has no apiVersion"),
+        (b"apiVersion: v1\nkind: ConfigMap\n", "it has no metadata"),
+    ],
+)
+def test_a_file_that_is_wrong_is_named_with_its_line(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "kustomization.yaml").write_text("resources: [x.yaml]")
+    (tmp_path / "x.yaml").write_bytes(content)
+    with pytest.raises(TutorialError, match=message):
+        deployed.objects(tmp_path)
+
+
+@unit
+def test_a_kustomization_of_nothing_has_no_objects(tmp_path: Path) -> None:
+    for text in ("", "{}", "resources:\n"):
+        (tmp_path / "kustomization.yaml").write_text(text)
+        assert deployed.objects(tmp_path) == []
+
+
+@unit
 @pytest.mark.parametrize("text", ["redis-secret", "redis-secret password", "redis-secret =x", "redis-secret password="])
 def test_a_secret_that_is_described_wrongly_is_refused_before_anything_is_made(text: str) -> None:
     argv = [sys.executable, "run_secrets.py", "other-secret key=hidden-value", text]
