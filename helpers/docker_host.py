@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from shlex import quote
 from typing import Any
 
-from helpers import airgap, display
+from helpers import airgap, display, shell
 from helpers.errors import TutorialError
 from helpers.provision import Changes
 from helpers.target import Capability, Target, with_docker
@@ -19,18 +19,27 @@ HELLO = "hello-world:latest"
 DROP_IN = "/etc/systemd/system/docker.service.d/data-root.conf"
 POOL = "172.20.0.0/14"
 _LEFT = re.compile(r"to-chk=(\d+)/(\d+)\)")
-_LOOK = r"""
-dpkg-query -W -f '${db:Status-Abbrev}${Package} ${Version}\n' docker-ce docker.io 2>/dev/null |
-  sed -n 's/^ii */package=/p' | head -1
-docker info -f 'engine={{.ServerVersion}}
+_INFO = """engine={{.ServerVersion}}
 root={{.DockerRootDir}}
 driver={{.Driver}}
 images={{.Images}}
 running={{.ContainersRunning}}
-logs={{.LoggingDriver}}' 2>/dev/null
-echo "boot=$(systemctl is-enabled docker 2>/dev/null)"
-id -nG | grep -qw docker && echo group=yes || echo group=no
-"""
+logs={{.LoggingDriver}}"""
+_LOOK = {
+    "package": r"""dpkg-query -W -f '${db:Status-Abbrev}${Package} ${Version}\n' docker-ce docker.io |
+      sed -n 's/^ii *//p' | head -1""",
+    "client": "docker --version",
+    "info": f"docker info -f '{_INFO}'",
+    "boot": "systemctl is-enabled docker || true",  # `disabled` has the exit code 1
+    "groups": "id -nG",
+}
+# A fresh Debian has neither curl nor wget; apt's own helper fetches files, too.
+_REACHED = f"""url={REPOSITORY}/; helper=/usr/lib/apt/apt-helper
+if command -v curl >/dev/null; then curl -fsIm 8 -o /dev/null "$url"
+elif command -v wget >/dev/null; then wget -q -t 1 -T 8 -O /dev/null "$url"
+elif [ -x $helper ]; then file=$(mktemp); $helper download-file "$url" "$file"; code=$?; rm -f "$file"; (exit $code)
+else exit 1; fi && echo yes || echo no"""
+_BOOT = re.compile(r"[a-z-]+")  # systemd's word, such as enabled or not-found; no message of systemctl
 
 
 @dataclass(frozen=True)
@@ -39,14 +48,15 @@ class Host:
 
     Attributes:
         package: The package that the engine comes from, with its version; empty where none is installed.
-        engine: The version of the engine that answers; empty where none does.
+        engine: The version of the engine that answers; empty where none does. Podman, which answers to the name
+            `docker` without being Docker, is named as such.
         root: The folder of Docker's data.
         driver: The storage driver.
         images: How many images there are.
         running: How many containers run.
         logs: The logging driver.
-        boot: Whether the engine starts at boot, in systemd's word.
-        group: Whether this user is in the group `docker`.
+        boot: Whether the engine starts at boot, in systemd's word; empty where systemd does not tell.
+        group: Whether this user is in the group `docker`: yes or no; empty where the machine does not tell.
     """
 
     package: str = ""
@@ -75,10 +85,29 @@ class Host:
 
 
 def look(target: Target) -> Host:
-    """Look what a machine is as a Docker host."""
-    lines = target.run(["/bin/sh"], input=_LOOK, repeatable=True).stdout.splitlines()
-    seen: dict[str, Any] = {k: v for k, _, v in (line.partition("=") for line in lines)}
-    return Host(**{**seen, "images": int(seen.get("images", 0)), "running": int(seen.get("running", 0))})
+    """Look what a machine is as a Docker host.
+
+    Raises:
+        TutorialError: The machine can't be reached.
+    """
+    told = {name: value or "" for name, value in shell.query(target, _LOOK).items()}
+    info = shell.read_facts(told["info"], ["engine", "root", "driver", "images", "running", "logs"])
+    podman = told["client"].lower().startswith("podman")
+    return Host(
+        package=told["package"],
+        engine=told["client"] if podman else info["engine"] or "",
+        root=info["root"] or "",
+        driver=info["driver"] or "",
+        images=_number(info["images"]),
+        running=_number(info["running"]),
+        logs=info["logs"] or "",
+        boot=told["boot"] if _BOOT.fullmatch(told["boot"]) else "",
+        group=told["groups"] and ("yes" if "docker" in told["groups"].split() else "no"),
+    )
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and text.isdecimal() else 0
 
 
 def repository(target: Target, choice: str = "auto") -> str:
@@ -101,16 +130,17 @@ def repository(target: Target, choice: str = "auto") -> str:
         return ""
     if Capability.ROOT not in target.capabilities():  # a plan, for a machine with internet
         return REPOSITORY
-    argv = ["curl", "-fsIm", "10", "-o", "/dev/null", REPOSITORY]
-    reached = target.run(argv, check=False, repeatable=True).returncode == 0
-    if choice == "docker" and not reached:
+    answer = shell.query(target, {"reached": _REACHED})["reached"]
+    if choice == "docker" and answer != "yes":
         raise TutorialError(
             "Docker's apt repository can't be reached",
-            f"{REPOSITORY} does not answer",
-            "connect the machine to the internet, or use the distribution's package",
+            f"{REPOSITORY} does not answer" if answer else "the machine has no program to ask with, or that hangs",
+            "connect the machine to the internet, or use the distribution's package"
+            if answer
+            else "install curl on the machine, or use the distribution's package",
             target=target.name,
         )
-    return REPOSITORY if reached else ""
+    return REPOSITORY if answer == "yes" else ""
 
 
 def install(target: Target, source: str, dry: bool = False) -> Changes:
@@ -139,12 +169,32 @@ def install(target: Target, source: str, dry: bool = False) -> Changes:
 
 @contextmanager
 def containers_kept(target: Target) -> Iterator[None]:
-    """Start again, after the block, what ran before: a restart of Docker ends containers without a restart policy."""
-    running = target.run(["docker", "ps", "-q"], check=False, repeatable=True).stdout.split()
-    yield
-    ended = set(running) & set(target.run(["docker", "ps", "-aq"], check=False, repeatable=True).stdout.split())
-    if ended:  # one that was started with --rm is gone
-        target.run(["docker", "start", *sorted(ended)], timeout=180)
+    """Start again, after the block, what ran before: a restart of Docker ends containers without a restart policy.
+
+    Docker is asked with root rights where this user may not use it, as before the first login in the group `docker`.
+    """
+    running, _ = _containers(target, "-q")
+    try:
+        yield
+    except BaseException:
+        with suppress(TutorialError):  # the reader needs the block's own error
+            _start_again(target, running)
+        raise
+    _start_again(target, running)
+
+
+def _containers(target: Target, which: str) -> tuple[set[str], bool]:
+    """List containers' ids, and tell whether that took root rights."""
+    asked = {"plain": f"docker ps {which} && echo .", "root": f"sudo -n docker ps {which} && echo ."}
+    told = shell.query(target, asked)
+    return set((told["plain"] or told["root"] or "").split()) - {"."}, not told["plain"]
+
+
+def _start_again(target: Target, running: set[str]) -> None:
+    there, as_root = _containers(target, "-aq") if running else (set(), False)
+    if ended := sorted(running & there):  # one that was started with --rm is gone
+        argv = ["docker", "start", *ended]
+        target.run(target.sudo(*argv) if as_root else argv, timeout=180)
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from types import TracebackType
 from typing import Any, Self
 
 import yaml
 from tenacity import RetryError, Retrying, retry_if_exception_type, retry_if_result, stop_after_delay, wait_fixed
 
-from helpers import airgap, display, tools
+from helpers import airgap, display, shell, tools
 from helpers.errors import TutorialError
+from helpers.machine import MEMORY, listening
 from helpers.processes import write_atomically
 from helpers.settings import ROOT, settings
 from helpers.target import Capability, Target, opened, with_docker
@@ -40,12 +42,17 @@ _REFUSED = "The connection to the server 127.0.0.1"  # … was refused
 LOST = re.compile(r"refused|EOF|reset by peer|Unable to connect|loading config|TLS handshake|x509|must be logged in")
 # What the platform's own setup script asks for, and inotify's limits as kind's known issues name them.
 NEEDS = {"cores": 2, "memory (GiB)": 4, "disk (GiB)": 10, "inotify watches": 524288, "inotify instances": 512}
-_LOOK = """echo "cores=$(nproc)"; awk '/MemTotal/{print "memory (GiB)=" int($2/1048576+0.5)}' /proc/meminfo
-root=$(docker info -f '{{.DockerRootDir}}' 2>/dev/null)
-echo "disk (GiB)=$(df -Pk "${root:-/}" | awk 'NR==2{print int($4/1048576)}')"
-echo "inotify watches=$(cat /proc/sys/fs/inotify/max_user_watches)"
-echo "inotify instances=$(cat /proc/sys/fs/inotify/max_user_instances)"
-"""
+# An engine may be on another machine, or in a VM (Docker Desktop, colima): what it says of its own machine counts then.
+_LOOK = {
+    "engine": "docker info -f 'name={{.Name}}\ncores={{.NCPU}}\nmemory={{.MemTotal}}'",
+    "root": "docker info -f '{{.DockerRootDir}}'",
+    "name": "uname -n",
+    "cores": "getconf _NPROCESSORS_ONLN",
+    "memory": MEMORY,
+    "inotify watches": "cat /proc/sys/fs/inotify/max_user_watches",
+    "inotify instances": "cat /proc/sys/fs/inotify/max_user_instances",
+}
+_FREE = "{{ df -Pk {0} || sudo -n df -Pk {0}; }} | awk 'NR == 2 {{print $4}}'"  # a root folder may be root's only
 # The ten steps of integration-setup.sh: where deployments/platform has each, and which chapter does the same by itself.
 SETUP_STEPS = (
     ("loads configuration", "config.env", "the cell `parameters`"),
@@ -101,13 +108,34 @@ def requirements(target: Target) -> list[Mapping[str, object]]:
         target: The machine.
 
     Returns:
-        A row for each of `NEEDS`, with the columns what, there, needed, enough.
+        A row for each of `NEEDS`, with the columns what, there, needed, enough. What the machine does not tell is
+        `unknown`, and so is whether it is enough: such as the disk of an engine that is on another machine.
+
+    Raises:
+        TutorialError: The machine can't be reached.
     """
-    there = dict(x.split("=") for x in target.run(["/bin/sh"], input=_LOOK, repeatable=True).stdout.splitlines())
-    return [
-        {"what": k, "there": int(there[k]), "needed": v, "enough": "yes" if int(there[k]) >= v else "no"}
-        for k, v in NEEDS.items()
-    ]
+    there, unknown = _resources(target)
+    rows: list[Mapping[str, object]] = []
+    for what, need in NEEDS.items():
+        value = there.get(what)
+        enough = "unknown" if value is None else "yes" if value >= need else "no"
+        rows.append({"what": what, "there": unknown if value is None else value, "needed": need, "enough": enough})
+    return rows
+
+
+def _resources(target: Target) -> tuple[dict[str, int], str]:
+    """Ask a machine for what `NEEDS` names; what it does not tell is left out, and called by the word returned."""
+    told, unknown = shell.query(target, _LOOK), "unknown"
+    told["disk"] = shell.query(target, {"disk": _FREE.format(quote(told["root"] or "/"))})["disk"]
+    engine = shell.read_facts(told["engine"] or "", ["name", "cores", "memory"])
+    if told["root"] and (engine["name"] != told["name"] if engine["name"] else not told["disk"]):
+        told, unknown = engine, "unknown (Docker's engine is on another machine)"
+    numbers = {name: int(value) for name, value in told.items() if value and value.isdecimal()}
+    if "memory" in numbers:
+        numbers["memory (GiB)"] = int(numbers["memory"] / 2**30 + 0.5)
+    if "disk" in numbers:
+        numbers["disk (GiB)"] = numbers["disk"] // 2**20
+    return numbers, unknown
 
 
 def raise_inotify(target: Target) -> None:
@@ -122,8 +150,7 @@ def raise_inotify(target: Target) -> None:
 def busy_ports(target: Target, content: Mapping[str, Any]) -> list[int]:
     """List the ports of the machine that the cluster wants and somebody else has."""
     wanted = {row["machine"] for row in ports(content)}
-    said = target.run(["ss", "-Hltn"], repeatable=True).stdout
-    return sorted(wanted & {int(m) for m in re.findall(r":(\d+)\s+\S+:\*", said)})
+    return sorted(wanted & {port for _, port in listening(target)})
 
 
 def plan(target: Target, path: Path) -> None:
@@ -202,13 +229,14 @@ class Cluster(AbstractContextManager["Cluster"]):
                 return False
             self.delete()
         if taken := busy_ports(self.target, self.content):
-            listening = self.target.run(self.target.sudo("ss", "-Hltnp", f"sport = :{taken[0]}"), check=False).stdout
+            who = f"ss -Hltnp 'sport = :{taken[0]}'"
+            seen = shell.query(self.target, {"who": f"sudo -n {who} || {who}"})["who"] or ""
             raise TutorialError(
                 f"Port {taken[0]} of the machine is taken",
                 "the cluster wants to open it, and something else listens there",
                 "end that program, or change the hostPort in deployments/kind/cluster.yaml",
                 target=self.target.name,
-                output=listening,
+                output=seen,
             )
         airgap.supply(self.target, [NODE_IMAGE, REGISTRY_IMAGE, "python:3.11-slim"])
         self._make()

@@ -11,7 +11,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, Literal, get_args
 
-from helpers import airgap, display, kind, terminal, tools
+from helpers import airgap, display, kind, shell, terminal, tools
 from helpers.errors import TutorialError
 from helpers.processes import write_atomically
 from helpers.settings import ROOT, settings
@@ -28,10 +28,12 @@ _BLOCK = "#!/bin/bash\n\nset -eo pipefail\n"
 _CLONED = ".git/tutorial"  # tells a clone of the tutorial's from one of the reader's
 _SETTLED = {"ready", "succeeded"}
 _EVENTS = 3  # of each pod that is stuck
-_VERSIONS = """docker version -f 'docker={{.Server.Version}}'; echo "kind=$(kind version | cut -d' ' -f2)"
-echo "kubectl=$(kubectl version --client | sed -n 's/Client Version: //p')"
-echo "helm=$(helm version --short 2>/dev/null || echo 'not installed')"
-"""
+_VERSIONS = {
+    "docker": "docker version -f '{{.Server.Version}}'",
+    "kind": "kind version | cut -d' ' -f2",
+    "kubectl": "kubectl version --client | sed -n 's/Client Version: //p'",
+    "helm": "helm version --short",
+}
 
 
 @dataclass(frozen=True)
@@ -281,16 +283,15 @@ def versions(found: kind.Cluster) -> list[Mapping[str, object]]:
     Returns:
         A row for each part: part, version.
     """
-    script = f"PATH={quote(':'.join(_tool_folders(found.target)))}:$PATH\n{_VERSIONS}"
-    said = found.target.run(["sh"], input=script, repeatable=True).stdout.splitlines()
-    (node, *_), pods = found.get("nodes"), found.get("pods", "-A")
-    info = node["status"]["nodeInfo"]
+    told = shell.query(found.target, _VERSIONS, _tool_folders(found.target))
+    nodes, pods = found.get("nodes"), found.get("pods", "-A")
+    info = nodes[0]["status"]["nodeInfo"] if nodes else {}
     known = {
-        "Kubernetes": info["kubeletVersion"], "container runtime": info["containerRuntimeVersion"],
-        "kernel": info["kernelVersion"], **dict(line.split("=", 1) for line in said),
+        "Kubernetes": info.get("kubeletVersion"), "container runtime": info.get("containerRuntimeVersion"),
+        "kernel": info.get("kernelVersion"), **told, "helm": told["helm"] or "not installed",
         "GPU operator": images(pods, "gpu-operator"), "nvshare": images(pods, "nvshare-system"),
     }  # fmt: skip
-    return [{"part": part, "version": version} for part, version in known.items()]
+    return [{"part": part, "version": version or "unknown"} for part, version in known.items()]
 
 
 def images(pods: Sequence[Mapping[str, Any]], namespace: str) -> str:

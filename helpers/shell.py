@@ -8,16 +8,28 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from helpers.target import Target
 
-ANSWER_SECONDS = 10  # for each command of a query; a program that hangs is not asked a second time
+ANSWER_SECONDS = 10.0  # for each command of a query; a program that hangs is not asked a second time
 _NEWLINE = "\x1e"  # stands for the line ends within a value, so that each value is one line
-_QUERY = f"""LC_ALL=C; LANGUAGE=; export LC_ALL LANGUAGE; hung=
-limited() {{ if command -v timeout >/dev/null 2>&1; then timeout -k 1 {ANSWER_SECONDS} "$@"; else "$@"; fi; }}
-ask() {{
+# Where there is no program `timeout` (macOS), the script ends a command and all that it started by itself.
+_QUERY = """LC_ALL=C; LANGUAGE=; export LC_ALL LANGUAGE; hung=
+end() {
+  kill -STOP "$1"
+  for child in $(ps -A -o ppid= -o pid= | awk -v of="$1" '$1 == of {print $2}'); do end "$child"; done
+  kill -9 "$1"
+}
+watched() {
+  "$@" & command=$!
+  (trap 'kill $pause; exit' TERM; sleep "$limit" & pause=$!; wait $pause; end $command) >/dev/null 2>&1 & watch=$!
+  wait $command; status=$?
+  kill $watch 2>/dev/null; return $status
+}
+if command -v timeout >/dev/null; then watched() { timeout -k 1 "$limit" "$@"; }; fi
+ask() {
   case " $hung " in *" $2 "*) return ;; esac
-  value=$(limited sh -c "$3" 2>/dev/null </dev/null); status=$?
+  value=$(watched sh -c "$3" 2>/dev/null </dev/null); status=$?
   case $status in 124|137) hung="$hung $2" ;; esac
   [ $status -eq 0 ] && printf '%s=%s\\n' "$1" "$(printf %s "$value" | tr '\\n' '\\036')"
-}}
+}
 """
 
 
@@ -42,9 +54,8 @@ def read_facts(text: str, names: Iterable[str]) -> dict[str, str | None]:
 
 def query_script(questions: Mapping[str, str]) -> str:
     """Write the script of `query`; see there."""
-    return _QUERY + "\n".join(
-        f"ask {quote(name)} {quote(_program(command))} {quote(command)}" for name, command in questions.items()
-    )
+    asked = (f"ask {quote(name)} {quote(_program(command))} {quote(command)}" for name, command in questions.items())
+    return "\n".join([f"limit={ANSWER_SECONDS:g}", _QUERY, *asked])
 
 
 def _program(command: str) -> str:
@@ -52,13 +63,14 @@ def _program(command: str) -> str:
     return next((w for w in re.split(r"[\s|;&]+", command) if w not in ("", "sudo", "-n") and "=" not in w), "")
 
 
-def query(target: "Target", questions: Mapping[str, str]) -> dict[str, str | None]:
+def query(target: "Target", questions: Mapping[str, str], path: Iterable[str] = ()) -> dict[str, str | None]:
     """Ask a machine for values, each by a short shell command; what fails is None, and disturbs no other value.
 
     Args:
         target: The machine.
         questions: A command of `/bin/sh` for each name. It is ended after `ANSWER_SECONDS`. A program that had to be
             ended is not asked again. Messages are in English (`LC_ALL=C`), whatever the machine's language.
+        path: Folders of the machine that are searched for programs before those of its `PATH`.
 
     Returns:
         What each command printed, without surrounding white space. It is None where the command failed (exit code
@@ -72,6 +84,6 @@ def query(target: "Target", questions: Mapping[str, str]) -> dict[str, str | Non
         {'kernel': '6.1.0-18-amd64', 'engine': None}
     """
     limit = (ANSWER_SECONDS + 2.0) * len(questions) + 20
-    script = query_script(questions) + "\nexit 0\n"
+    script = "\n".join([*(f"PATH={quote(p)}:$PATH" for p in path), query_script(questions), "exit 0", ""])
     done = target.run(["/bin/sh"], input=script, timeout=limit, check=False, repeatable=True)
     return read_facts(done.stdout, questions)

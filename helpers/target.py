@@ -23,6 +23,7 @@ KINDS = {
     "vm": "helpers.vm:VmTarget",
 }
 SSH_KIND = "helpers.target_ssh:SshTarget"
+_SHELLS = ("sh", "/bin/sh", "bash")  # their exit code is that of a script's last command
 
 
 def valid_name(name: str) -> str:
@@ -121,7 +122,7 @@ class Target(ABC):
 
         Args:
             argv: The command as a list; no shell takes part.
-            check: Raise when its exit code is not 0.
+            check: Raise when its exit code is not 0; it is 127 where there is no such program.
             timeout: Seconds until it is ended and counts as failed.
             input: Text for its standard input; without it there is none.
             env: Variables on top of the target's environment.
@@ -258,7 +259,7 @@ class Target(ABC):
         """Read what the machine is: system, kernel, architecture, cores, memory, disk, Python."""
 
     def sudo(self, *argv: str) -> list[str]:
-        """Put `sudo` before a command, unless the target's user is root already."""
+        """Put `sudo` before a command, unless the target's user is root already: root need not have sudo."""
         if self._is_root is None:
             self._is_root = self.run(["id", "-u"], repeatable=True).stdout.strip() == "0"
         return list(argv) if self._is_root else ["sudo", "-n", *argv]
@@ -275,9 +276,22 @@ class Target(ABC):
 
 
 def failed(target: str, done: Completed, why: str = "", remedy: str = "") -> TutorialError:
-    """Make the error of a command that failed on a target."""
+    """Make the error of a command that failed on a target; what has another cause than the command is told as such."""
+    program, what = done.argv[0], f"{done.argv[0]} failed"
+    if done.returncode == 127 and program not in _SHELLS:
+        what, why = f"The program {program} is not there", "it was not found on PATH"
+        remedy = f"install it; `tutorial doctor --target {target}` says what for and how"
+    elif done.returncode == 126 and program not in _SHELLS:
+        what, why = f"The program {program} can't be started", done.stderr.strip()
+        remedy = "see that the file is a program for this machine, and that you may execute it"
+    elif list(done.argv[:2]) == ["sudo", "-n"] and done.stderr.startswith("sudo:") and done.argv[2] not in done.stderr:
+        what, why = (
+            "sudo does not run commands for this user",
+            "it asks for a password, or the user is no administrator",
+        )
+        remedy = "log in as root, or let the user use sudo without a password (NOPASSWD, sudoers(5))"
     return TutorialError(
-        f"{done.argv[0]} failed",
+        what,
         why or f"exit code {done.returncode}",
         remedy or "read what it said, correct the cause and run the cell again",
         target=target,

@@ -1,13 +1,10 @@
 """The target `host`: this very machine, really; what it can do is found out."""
 
-import os
-import shutil
-import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import ClassVar
 
+from helpers import machine
 from helpers.errors import TutorialError
 from helpers.target import Capability
 from helpers.target_local import LocalTarget
@@ -20,13 +17,7 @@ class HostTarget(LocalTarget):
 
     def capabilities(self) -> frozenset[Capability]:
         """Find out what steps may use here: Docker's engine, root rights, systemd, a GPU."""
-        tests: dict[Capability, Callable[[], bool]] = {
-            Capability.DOCKER: lambda: _succeeds("docker", "info"),
-            Capability.ROOT: lambda: os.geteuid() == 0 or _succeeds("sudo", "-n", "true"),
-            Capability.SYSTEMD: lambda: Path("/run/systemd/system").is_dir(),
-            Capability.GPU: lambda: _succeeds("nvidia-smi", "-L"),
-        }
-        return frozenset(capability for capability, test in tests.items() if test())
+        return machine.capabilities(self)
 
     @contextmanager
     def inventory(self) -> Iterator[Sequence[str]]:
@@ -49,9 +40,3 @@ class HostTarget(LocalTarget):
             raise TutorialError(
                 f"{address}:{remote_port} can't be listened on", str(error), "choose another port", target=self.name
             ) from None
-
-
-def _succeeds(*argv: str) -> bool:
-    if not shutil.which(argv[0]):
-        return False
-    return subprocess.run(argv, capture_output=True, timeout=20, stdin=subprocess.DEVNULL).returncode == 0

@@ -8,14 +8,16 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import psutil
 
 from helpers.errors import TutorialError
 from helpers.target import Capability, Completed, Target, failed
+
+_END_SECONDS = 5.0  # that a command has to end after SIGKILL; one that waits for a broken disk does not end
 
 
 class LocalTarget(Target):
@@ -109,32 +111,51 @@ class LocalTarget(Target):
 
     def facts(self) -> dict[str, str]:
         """Read what this machine is; see `Target.facts`."""
-        disk = shutil.disk_usage(Path.home())
-        return {
-            "system": platform.freedesktop_os_release()["PRETTY_NAME"]
-            if Path("/etc/os-release").exists()
-            else platform.platform(),
+        facts = {
+            "system": _system(),
             "kernel": platform.release(),
             "architecture": platform.machine(),
-            "cores": str(os.cpu_count()),
-            "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
-            "disk free": f"{disk.free / 2**30:.0f} GiB",
-            "python": platform.python_version(),
+            "cores": str(os.cpu_count() or "unknown"),
+            "memory": _gib(lambda: psutil.virtual_memory().total),
+            "disk free": _gib(lambda: shutil.disk_usage(Path.home()).free),
         }
+        return {**facts, "python": platform.python_version()}
+
+
+def _system() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except OSError:  # no such file, as on macOS
+        return platform.platform()
+
+
+def _gib(measure: Callable[[], int]) -> str:
+    """Give a size in GiB; `unknown` where the system does not tell, such as without /proc."""
+    try:
+        return f"{measure() / 2**30:.0f} GiB"
+    except (OSError, ValueError, RuntimeError):
+        return "unknown"
 
 
 def pipe_here(source: Sequence[str], argv: Sequence[str], timeout: float, target: str) -> Completed:
     """Run `source | argv` on this machine; exit code and standard error are those of whichever failed."""
     started = time.monotonic()
-    with subprocess.Popen(
-        list(source), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    ) as first:
+    try:
+        first = subprocess.Popen(
+            list(source), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        raise failed(target, _not_started(source, error)) from None
+    with first:
         try:
             done = subprocess.run(
-                list(argv), stdin=first.stdout, capture_output=True, text=True, errors="replace", timeout=timeout
+                list(argv), stdin=first.stdout, capture_output=True, encoding="utf-8", errors="replace", timeout=timeout
             )
         except BaseException as error:
-            os.killpg(first.pid, 9)
+            _end_group(first)
+            if isinstance(error, OSError):
+                raise failed(target, _not_started(argv, error)) from None
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise
             raise TutorialError(
@@ -158,9 +179,11 @@ def git_tracked(folder: Path, target: str = "local") -> list[str]:
         Their paths, relative to the folder.
 
     Raises:
-        TutorialError: It is not in a git repository.
+        TutorialError: It is not in a git repository, or there is no git.
     """
     done = run_here(["git", "-C", str(folder), "ls-files", "-z"], check=False, target=target)
+    if "dubious ownership" in done.stderr:
+        raise failed(target, done, f"{folder} belongs to another user", "run the command that git names")
     if done.returncode != 0:
         raise failed(target, done, f"{folder} is not in a git repository", "clone the repository with git")
     return [name for name in done.stdout.split("\0") if name and (folder / name).is_file()]
@@ -189,18 +212,15 @@ def run_here(
             stderr=subprocess.STDOUT if told else subprocess.PIPE,
             env={**os.environ, **(env or {})},
             cwd=cwd,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             start_new_session=True,
         )
-    except FileNotFoundError:
-        raise TutorialError(
-            f"The program {argv[0]} is not there",
-            "it was not found on PATH",
-            f"install it; `tutorial doctor --target {target}` says what for and how",
-            target=target,
-            command=argv,
-        ) from None
+    except OSError as error:
+        done = _not_started(argv, error)
+        if check:
+            raise failed(target, done) from None
+        return done
     try:
         stdout, stderr = _streamed(child, input, timeout, told) if told else child.communicate(input, timeout)
     except subprocess.TimeoutExpired:
@@ -221,6 +241,12 @@ def run_here(
     return done
 
 
+def _not_started(argv: Sequence[str], error: OSError) -> Completed:
+    """Give a command that could not be started the exit code that a shell gives it."""
+    missing = isinstance(error, FileNotFoundError) and error.filename == argv[0]
+    return Completed(list(argv), 127 if missing else 126, "", str(error), 0.0)
+
+
 def _let_children_hear_hangups() -> None:
     """Catch SIGHUP where it is ignored, as under nohup: children inherit that, and ssh ends its jump host's by it."""
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
@@ -232,12 +258,13 @@ def _streamed(
 ) -> tuple[str, str]:
     """Tell each line as it comes; both streams are one then."""
     lines: list[str] = []
-    timer = threading.Timer(timeout, os.killpg, (child.pid, 9))
+    timer = threading.Timer(timeout, _end_group, (child,))
     timer.start()
     try:
         if child.stdin:
-            child.stdin.write(input or "")
-            child.stdin.close()
+            with suppress(BrokenPipeError):  # it ended without reading
+                child.stdin.write(input or "")
+                child.stdin.close()
         for line in child.stdout or ():
             lines.append(line)
             told(line.rstrip("\n"))
@@ -250,12 +277,18 @@ def _streamed(
     return "".join(lines), ""
 
 
-def _end_group(child: "subprocess.Popen[str]") -> None:
+def _end_group(child: "subprocess.Popen[Any]") -> None:
+    """End a command and what it started; where it runs as root (sudo), root rights are needed for that, too."""
     try:
         os.killpg(child.pid, 9)
     except ProcessLookupError:
         pass
-    child.wait()
+    except PermissionError:
+        argv = ["sudo", "-n", "kill", "-9", "--", f"-{child.pid}"]
+        with suppress(OSError):
+            subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True)
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(_END_SECONDS)
 
 
 def _copy(source: Path, destination: Path, target: str) -> None:

@@ -15,20 +15,13 @@ from pathlib import Path
 from shlex import join, quote, split
 from typing import ClassVar
 
-from helpers import ssh
+from helpers import machine, ssh
 from helpers.errors import TutorialError, Unreachable
 from helpers.processes import free_port, require_free
 from helpers.target import KINDS, Capability, Completed, Target, failed
 from helpers.target_local import git_tracked, pipe_here, run_here
 from helpers.undo import Leftover
 
-_FACTS = """. /etc/os-release 2>/dev/null; echo "system=${PRETTY_NAME:-$(uname -s)}"; echo "kernel=$(uname -r)"
-echo "architecture=$(uname -m)"; echo "cores=$(getconf _NPROCESSORS_ONLN)"
-echo "memory=$(awk '/MemTotal/{printf "%.0f GiB", $2/1048576}' /proc/meminfo 2>/dev/null)"
-echo "disk free=$(df -Pk ~ | awk 'NR==2{printf "%.0f GiB", $4/1048576}')"
-echo "docker=$(docker info >/dev/null 2>&1 && echo yes)"; echo "root=$(sudo -n true 2>/dev/null && echo yes)"
-echo "systemd=$(test -d /run/systemd/system && echo yes)"; echo "gpu=$(nvidia-smi -L >/dev/null 2>&1 && echo yes)"
-"""
 _WATCH_SECONDS = 1.0
 _IDLE_SECONDS = 60  # a connection that nobody uses ends then, whatever became of this process
 # What a command starts carries the command's number in its environment, so that it is found when the client is gone.
@@ -166,8 +159,7 @@ class SshTarget(Target):
         """
         remedy = "set `GatewayPorts clientspecified` in the machine's sshd_config, and reload sshd"
         with self._forwarded("-R", f"{address}:{remote_port}:127.0.0.1:{local_port}", remedy):
-            listening = self.run(["ss", "-Hltn", f"sport = :{remote_port}"], repeatable=True).stdout
-            if f"{address}:{remote_port}" not in listening:
+            if (address, remote_port) not in machine.listening(self):
                 raise TutorialError(
                     f"{address}:{remote_port} is not open on {self.name}",
                     "its sshd lets reverse tunnels listen on the loopback address only",
@@ -239,22 +231,16 @@ class SshTarget(Target):
 
     def facts(self) -> dict[str, str]:
         """Read what the machine is; see `Target.facts`."""
-        known = self._facts()
-        return {k: v for k, v in known.items() if k not in set(Capability)}
+        return machine.facts(self)
 
     def capabilities(self) -> frozenset[Capability]:
         """Tell what steps may use there, found out by one remote command."""
-        known = self._facts()
-        return frozenset(c for c in Capability if known.get(c) == "yes")
+        return machine.capabilities(self)
 
     def close(self) -> None:
         """End the connection."""
         argv = ["ssh", *self._options, "-O", "exit", self._host]
         subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, timeout=20)
-
-    def _facts(self) -> dict[str, str]:
-        lines = self.run(["/bin/sh"], input=_FACTS, repeatable=True).stdout.splitlines()
-        return {k: v for k, _, v in (line.partition("=") for line in lines)}
 
     def _connect(self) -> None:
         """Open the connection unless it is open; its errors are those of SSH, not of a command."""
@@ -306,8 +292,8 @@ def leftovers(target: str) -> list[Leftover]:
     """List processes on a machine behind SSH that the tutorial's commands started there; the VM goes as a whole."""
     if target in KINDS:
         return []
-    with Target.open(target) as machine:
-        said = machine.run(["sh", "-c", LIST], repeatable=True).stdout.splitlines()
+    with Target.open(target) as there:
+        said = there.run(["sh", "-c", LIST], repeatable=True).stdout.splitlines()
     rows = [line.split(" ", 1) for line in said]
     return [
         Leftover(f"process {what.strip()}", f"process id {pid} on {target}", partial(_kill, target, pid))
@@ -316,5 +302,5 @@ def leftovers(target: str) -> list[Leftover]:
 
 
 def _kill(target: str, pid: str) -> None:
-    with Target.open(target) as machine:
-        machine.run(["kill", pid], check=False)
+    with Target.open(target) as there:
+        there.run(["kill", pid], check=False)
