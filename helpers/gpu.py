@@ -11,41 +11,40 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from helpers import display, docker_host, gpu_versions
+from helpers import display, docker_host, gpu_devices, gpu_faults, gpu_versions
 from helpers.errors import TutorialError
+from helpers.gpu_readings import read_dpkg, read_nbody, read_smi
+from helpers.gpu_restart import needs_restart as needs_restart
 from helpers.gpu_versions import Versions
 from helpers.provision import Changes
 from helpers.settings import settings
-from helpers.target import Capability, Target, failed, opened
+from helpers.shell import query
+from helpers.target import Target, failed, opened
 from helpers.undo import Leftover
 
 DEPLOYS = ("nvidia_driver", "cuda", "container_toolkit")
 NBODY = ("nvcr.io/nvidia/k8s/cuda-sample:nbody", "nbody", "-gpu", "-benchmark")
 FREE_GIB = 20  # CUDA's repository (3), unpacked (3), installed (6), the driver (1), and room to breathe
-_DEVICES = """lspci 2>/dev/null | grep -i nvidia && exit
-for d in /sys/bus/pci/devices/*; do
-  grep -qs 0x10de "$d/vendor" && grep -qs "^0x03" "$d/class" && echo "${d##*/} NVIDIA, device $(cat "$d/device")"
-done"""
-_LOOK = """echo "system=$(. /etc/os-release; echo "$PRETTY_NAME")"; echo "kernel=$(uname -r)"
-v=$(sed -n 's/^NVRM.*Module *\\([0-9.]*\\).*/\\1/p' /proc/driver/nvidia/version 2>/dev/null)
-echo "driver that runs=${v:-none}"
-echo "Docker=$(docker version -f '{{.Server.Version}}' 2>/dev/null || echo none)"
-echo "containers that run=$(docker ps -q 2>/dev/null | wc -l)"
-"""
+_DISK = "df -Pk / | awk 'NR==2{print int($4/1048576)}'"
+_SYSTEM = '. /etc/os-release && echo "$PRETTY_NAME" || uname -sr'
+_AS_ROOT = "{0} || sudo -n {0}"  # your user need not be in the group docker
+_ENGINE = {
+    "Docker": _AS_ROOT.format("docker version -f '{{.Server.Version}}'"),
+    "containers": _AS_ROOT.format("docker ps -q") + " && echo END",  # END: an empty list is an answer, too
+}
 # Whatever starts anew when a machine does: the kernel's boot, and process 1 (the only new thing of a container).
 _STARTED = "cat /proc/sys/kernel/random/boot_id; cut -d' ' -f22 /proc/1/stat"
-_INSTALLED_AFTER_START = """of=$(stat -c %Y "$0" 2>/dev/null || echo 0)
-[ "$of" -gt $(($(date +%s) - $(ps -o etimes= -p 1))) ]"""
 _RESTART_SECONDS = 600.0
-_RECORD = """PATH=$PATH:/usr/local/cuda/bin:/usr/local/cuda-%s/bin
-nvidia-smi 2>&1; echo "<nvcc>"; nvcc --version 2>&1; echo "<dpkg>"; dpkg -l 2>/dev/null"""
+# Every CUDA of NVIDIA's packages or .run files has a folder of its own; the wanted one is looked into first.
+_FOLDERS = "/usr/local/cuda-{0}/bin:/usr/local/cuda/bin:$(ls -d /usr/local/cuda-*/bin | sort -rV | tr '\\n' :)"
+_NVCC = f"PATH=$PATH:{_FOLDERS} nvcc --version 2>&1; true"
 _SOURCES = """ls /etc/apt/sources.list.d/graphics-drivers.list /etc/apt/sources.list.d/nvidia-container-toolkit.list \
-  /etc/apt/sources.list.d/cuda-ubuntu2204-*-local.list 2>/dev/null"""
+  /etc/apt/sources.list.d/cuda-ubuntu2204-*-local.list; true"""
 
 
 def devices(target: Target) -> list[str]:
-    """List a machine's NVIDIA GPUs, as `lspci | grep -i nvidia` does, or as the kernel does where lspci is missing."""
-    return target.run(["/bin/sh"], input=_DEVICES, check=False, repeatable=True).stdout.splitlines()
+    """List a machine's NVIDIA GPUs, each card once; see `gpu_devices.named`."""
+    return gpu_devices.named(query(target, gpu_devices.QUESTIONS))
 
 
 def look(target: Target) -> list[Mapping[str, object]]:
@@ -57,16 +56,42 @@ def look(target: Target) -> list[Mapping[str, object]]:
     Returns:
         Rows with the columns what and there.
     """
-    there = dict(x.split("=", 1) for x in target.run(["/bin/sh"], input=_LOOK, repeatable=True).stdout.splitlines())
-    gpus = "; ".join(devices(target)) or "none"
-    there |= {"disk free": f"{free_gib(target)} GiB"}
-    return [{"what": k, "there": v} for k, v in {"NVIDIA GPUs": gpus, **there}.items()]
+    questions = {"system": _SYSTEM, "kernel": "uname -r", "disk": _DISK, **_ENGINE, **gpu_devices.QUESTIONS}
+    answers = query(target, questions)
+    containers = answers["containers"]
+    seen = {
+        "NVIDIA GPUs": "; ".join(gpu_devices.named(answers)) or "none",
+        "system": answers["system"] or "unknown",
+        "kernel": answers["kernel"] or "unknown",
+        "driver that runs": _driver(answers),
+        "Docker": answers["Docker"] or "none",
+        "containers that run": "unknown" if containers is None else str(len(containers.split()) - 1),
+        "disk free": f"{answers['disk']} GiB" if answers["disk"] else "unknown",
+    }
+    return [{"what": k, "there": v} for k, v in seen.items()]
+
+
+def _driver(answers: Mapping[str, str | None]) -> str:
+    """Give the version of the driver that runs, or why none does."""
+    if version := gpu_devices.driver(answers):
+        return version
+    problem, _ = gpu_faults.meaning(answers["smi"] or "")
+    return "none" if problem in ("", gpu_faults.NO_DRIVER) else f"none: {problem}"
 
 
 def free_gib(target: Target) -> int:
-    """Tell how much room the machine's root file system has, in GiB."""
-    script = "df -Pk / | awk 'NR==2{print int($4/1048576)}'"
-    return int(target.run(["sh", "-c", script], repeatable=True).stdout)
+    """Tell how much room the machine's root file system has, in GiB.
+
+    Raises:
+        TutorialError: The machine does not tell.
+    """
+    free = query(target, {"disk": _DISK})["disk"]
+    if free is None:
+        raise TutorialError(
+            "It is not known how much disk space is free", "`df -Pk /` does not answer",
+            "run it on the machine, and see what it prints", target=target.name,
+        )  # fmt: skip
+    return int(free)
 
 
 def data(target: Target, versions: Versions, set_as_default: bool = True) -> dict[str, object]:
@@ -83,7 +108,7 @@ def data(target: Target, versions: Versions, set_as_default: bool = True) -> dic
     Raises:
         TutorialError: The table does not tell which package CUDA's version comes in.
     """
-    cuda = gpu_versions.TABLE["cuda"][versions.cuda]
+    cuda = gpu_devices.TABLE["cuda"].get(versions.cuda, {})
     if "release" not in cuda:
         raise TutorialError(
             f"CUDA {versions.cuda} can't be installed by this chapter",
@@ -105,16 +130,13 @@ def data(target: Target, versions: Versions, set_as_default: bool = True) -> dic
 
 def _low_level_runtime(target: Target) -> str:
     """Name the program of Docker's default runtime, where it is neither runc nor NVIDIA's: it stays the last link."""
-    asked = ["docker", "info", "--format", "{{json .DefaultRuntime}} {{json .Runtimes}}"]
-    said = target.run(asked, check=False, repeatable=True).stdout if _has_docker(target) else ""
-    default, _, known = said.partition(" ")
-    if not default or default.strip('"') in ("runc", "nvidia"):
+    words = "docker info --format '{{.DefaultRuntime}} {{json .Runtimes}}'"
+    default, _, known = (query(target, {"runtimes": words})["runtimes"] or "").partition(" ")
+    if default in ("", "runc", "nvidia"):
         return ""
-    return str(json.loads(known).get(default.strip('"'), {}).get("path", ""))
-
-
-def _has_docker(target: Target) -> bool:
-    return Capability.DOCKER in target.capabilities()
+    with suppress(ValueError, AttributeError):  # podman as docker knows no runtimes of this kind
+        return str(json.loads(known).get(default, {}).get("path", ""))
+    return ""
 
 
 def configure(target: Target, values: Mapping[str, object]) -> Changes:
@@ -132,20 +154,6 @@ def configure(target: Target, values: Mapping[str, object]) -> Changes:
     """
     with docker_host.containers_kept(target):
         return target.apply("container_toolkit", values)
-
-
-def needs_restart(target: Target, driver: str) -> bool:
-    """Tell whether the driver was installed, or updated, after the machine was started.
-
-    Args:
-        target: The machine.
-        driver: The driver's branch.
-
-    Returns:
-        Whether a restart is due.
-    """
-    words = ["sh", "-c", _INSTALLED_AFTER_START, f"/var/lib/dpkg/info/nvidia-driver-{driver}.list"]
-    return target.run(words, check=False, repeatable=True).returncode == 0
 
 
 def restart(target: Target, timeout: float = _RESTART_SECONDS) -> float:
@@ -202,10 +210,16 @@ def record(target: Target, versions: Versions) -> list[Mapping[str, object]]:
     Returns:
         Rows with the columns what, wanted, there and remedy.
     """
-    said = target.run(["sh", "-c", _RECORD % versions.cuda], check=False, repeatable=True).stdout
-    smi, _, rest = said.partition("<nvcc>\n")
-    nvcc, _, dpkg = rest.partition("<dpkg>\n")
-    return gpu_versions.rows(smi, nvcc, dpkg, versions)
+    smi = f"{gpu_devices.PROGRAMS} nvidia-smi 2>&1; true"
+    questions = {"smi": smi, "nvcc": _NVCC.format(versions.cuda), "dpkg": "COLUMNS=300 dpkg -l"}
+    answers = query(target, questions)
+    said = {name: answer or "" for name, answer in answers.items()}
+    fault = ("", "")
+    if answers["smi"] is None:  # it fails with words, or not at all
+        fault = gpu_faults.HANGS
+    elif not read_smi(said["smi"]).version:
+        fault = gpu_faults.module_fault(query(target, gpu_faults.QUESTIONS))
+    return gpu_versions.rows(said["smi"], said["nvcc"], said["dpkg"], versions, fault)
 
 
 def nbody_words() -> list[str]:
@@ -227,7 +241,7 @@ def nbody(target: Target) -> Mapping[str, object]:
     """
     with display.progress("The n-body sample"):
         done = target.run(nbody_words(), check=False, timeout=900)
-    if done.returncode != 0 or not (seen := gpu_versions.read_nbody(done.stdout)):
+    if done.returncode != 0 or not (seen := read_nbody(done.stdout)):
         raise failed(target.name, done, *_explain(done.stdout + done.stderr))
     return seen
 
@@ -239,7 +253,7 @@ def _explain(said: str) -> tuple[str, str]:
             "apply the deploy container_toolkit",
         ),
         "nvml error: driver not loaded": ("the driver is not loaded", "restart the machine"),
-        "no CUDA-capable device": ("the container sees no GPU", "run nvidia-smi on the machine; it tells more"),
+        "no CUDA-capable device": ("the container sees no GPU", "run nvidia-smi on the machine; it shows more"),
         "unsatisfied condition: cuda": ("the image wants a newer driver", "choose a newer driver of the table"),
         "pull access denied": ("the image is not to be had", "see whether the machine reaches nvcr.io"),
         "nvcr.io": ("the image is not to be had", "see whether the machine reaches nvcr.io"),
@@ -249,13 +263,13 @@ def _explain(said: str) -> tuple[str, str]:
 
 def remove_sources(target: Target, versions: Versions) -> None:
     """Take away the chapter's apt sources, pins, keys and profile lines; the packages stay."""
-    cuda = gpu_versions.TABLE["cuda"][versions.cuda]
+    cuda = gpu_devices.TABLE["cuda"].get(versions.cuda, {})
     target.apply("gpu_sources_removed", {"cuda": versions.cuda, "cuda_keyring": cuda.get("keyring", "none")})
 
 
 def sources(target: Target) -> list[str]:
     """List the apt sources of the chapter that a machine has."""
-    return target.run(["sh", "-c", _SOURCES], check=False, repeatable=True).stdout.split()
+    return (query(target, {"sources": _SOURCES})["sources"] or "").split()
 
 
 def leftovers(target: str) -> list[Leftover]:
@@ -268,7 +282,7 @@ def leftovers(target: str) -> list[Leftover]:
         lists = sources(machine)
         if not lists:
             return []
-        there = gpu_versions.read_dpkg(machine.run(["dpkg", "-l"], repeatable=True).stdout)
+        there = read_dpkg(query(machine, {"packages": "COLUMNS=300 dpkg -l"})["packages"] or "")
     kept = [f"{k} {v}" for k, v in there.items() if re.match(r"nvidia-driver-\d|cuda$|nvidia-container-toolkit$", k)]
     stays = [Leftover("the GPU packages", ", ".join(kept), None, _STAYS)] if kept else []
     return [

@@ -4,15 +4,14 @@ The table is `deployments/gpu/versions.toml`, with the source of each fact.
 """
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
 
+from helpers import display
 from helpers.errors import TutorialError
-from helpers.settings import ROOT
-
-TABLE: dict[str, Any] = tomllib.loads((ROOT / "deployments/gpu/versions.toml").read_text(encoding="utf-8"))
+from helpers.gpu_devices import TABLE, capability, short
+from helpers.gpu_readings import Reading, cuda_packages, driver_packages, half_installed, read_dpkg, read_nvcc, read_smi
+from helpers.gpu_readings import read_nbody as read_nbody
 
 
 @dataclass(frozen=True)
@@ -55,12 +54,6 @@ def chosen(name: str = "reference", **changes: str) -> Versions:
     return replace(Versions(**row), **changes)
 
 
-def capability(device: str) -> str:
-    """Tell a GPU's compute capability by its name in lspci's line; empty when the table does not know it."""
-    found = [(len(name), value) for name, value in TABLE["gpus"].items() if re.search(rf"\b{name}\b", device)]
-    return str(max(found)[1]) if found else ""
-
-
 def table(versions: Versions) -> list[Mapping[str, object]]:
     """List a set's parts, and what each of them needs.
 
@@ -78,49 +71,108 @@ def table(versions: Versions) -> list[Mapping[str, object]]:
 
 
 def misfits(versions: Versions, devices: Sequence[str] = ()) -> list[str]:
-    """List why a set does not fit together, or not to the machine's GPUs.
+    """List why a set does not fit together or not to the machine's GPUs, or why that is unknown.
 
     Args:
         versions: The set.
-        devices: The lines in which lspci names the GPUs.
+        devices: The lines that name the GPUs, as `gpu.devices` gives them.
 
     Returns:
-        The reasons; none when it fits.
+        The reasons; none when it is known to fit. The reasons of `unknown` come last.
     """
-    parts = asdict(versions)
-    unknown = [f"the table knows no {part} {value}" for part, value in parts.items() if value not in TABLE[part]]
-    if unknown:
-        return unknown
-    rows = {part: TABLE[part][value] for part, value in parts.items()}
+    if reasons := _unknown_parts(versions):
+        return reasons
+    return [*_misfits(versions), *_unfit_gpus(versions, devices), *unknown(devices)]
+
+
+def _unknown_parts(versions: Versions) -> list[str]:
+    return [
+        f"the table knows no {part} {value}" for part, value in asdict(versions).items() if _row(part, value) is None
+    ]
+
+
+def _row(part: str, value: str) -> Mapping[str, str] | None:
+    """Give a version's row of the table; the driver's branches of servers and open modules are that of their number."""
+    key = re.sub(r"(-server)?(-open)?$", "", value) if part == "driver" else value
+    row: Mapping[str, str] | None = TABLE[part].get(key)
+    return row
+
+
+def _misfits(versions: Versions) -> list[str]:
+    rows = {part: _row(part, value) or {} for part, value in asdict(versions).items()}
     reasons = [
-        f"{part} {parts[part]} needs driver {row['driver']} or newer; the set has {versions.driver}"
+        f"{part} {getattr(versions, part)} needs driver {row['driver']} or newer; the set has {versions.driver}"
         for part, row in rows.items()
         if part != "driver" and _older(versions.driver, row.get("driver", "0"))
     ]
     if _older(versions.toolkit, rows["operator"]["toolkit"]):
         reasons.append(f"operator {versions.operator} needs container toolkit {rows['operator']['toolkit']} or newer")
-    for device in devices:
-        has = capability(device)
-        for part, row in rows.items():
-            if has and _older(has, row.get("oldest_gpu", "0")):
-                needs = f"needs compute capability {row['oldest_gpu']} or newer; {_short(device)} has {has}"
-                reasons.append(f"{part} {parts[part]} {needs}")
     return reasons
 
 
-def require_fit(versions: Versions, devices: Sequence[str] = ()) -> None:
-    """Refuse a set that does not fit together.
+def _unfit_gpus(versions: Versions, devices: Sequence[str]) -> Iterator[str]:
+    known = [(device, has) for device in devices if (has := capability(device))]
+    for device, has in known:
+        for part, value in asdict(versions).items():
+            row = _row(part, value) or {}
+            if _older(has, row.get("oldest_gpu", "0")):
+                needs = f"needs compute capability {row['oldest_gpu']} or newer; {short(device)} has {has}"
+                yield f"{part} {value} {needs}"
+            if _older(row.get("newest_gpu", has), has):
+                yield f"{part} {value} knows no GPU above {row['newest_gpu']}; {short(device)} has {has}"
+
+
+def unknown(devices: Sequence[str]) -> list[str]:
+    """List the GPUs of which nothing can be said: no table knows their compute capability.
+
+    Args:
+        devices: The lines that name the GPUs, as `gpu.devices` gives them.
+
+    Returns:
+        A sentence for each; none when all are known.
+    """
+    why = "its compute capability is in no table"
+    return [f"it is unknown whether the set fits {short(d)}: {why}" for d in devices if not capability(d)]
+
+
+def gpus(versions: Versions, devices: Sequence[str]) -> list[Mapping[str, object]]:
+    """Say of each GPU whether the set fits it.
 
     Args:
         versions: The set.
-        devices: The lines in which lspci names the GPUs.
+        devices: The lines that name the GPUs, as `gpu.devices` gives them.
+
+    Returns:
+        Rows with the columns GPU, compute capability and fits: yes, unknown, or the reasons why not.
+    """
+    return [
+        {
+            "GPU": short(device),
+            "compute capability": capability(device) or "unknown",
+            "fits": "; ".join(_unfit_gpus(versions, [device])) or ("yes" if capability(device) else "unknown"),
+        }
+        for device in devices
+    ]
+
+
+def require_fit(versions: Versions, devices: Sequence[str] = ()) -> None:
+    """Refuse a set that does not fit together; show what is unknown.
+
+    A GPU that no table knows does not stop you. It is shown as not known to fit, and you decide.
+
+    Args:
+        versions: The set.
+        devices: The lines that name the GPUs, as `gpu.devices` gives them.
 
     Raises:
-        TutorialError: It doesn't; every reason is named.
+        TutorialError: It doesn't fit; every reason is named.
     """
-    if reasons := misfits(versions, devices):
+    doubts = unknown(devices)
+    if reasons := [reason for reason in misfits(versions, devices) if reason not in doubts]:
         remedy = "choose versions that fit, or the set `reference`; deployments/gpu/versions.toml has the sources"
         raise TutorialError("These versions do not fit together", "; ".join(reasons), remedy)
+    for doubt in doubts:
+        display.show(f"Not known to fit: {doubt}. Compare https://developer.nvidia.com/cuda-gpus before you go on.")
 
 
 def _older(version: str, than: str) -> bool:
@@ -133,106 +185,15 @@ def _numbers(version: str) -> list[int]:
     return [int(n) for n in re.findall(r"\d+", version)]
 
 
-def _short(device: str) -> str:
-    name = re.search(r"\[(.*?)\]", device)
-    return name[1] if name else device
+def _of_branch(version: str, branch: str) -> bool:
+    """Tell whether a version (535.247.01, 1:535.54-1) is of a branch or a release (535, 535-server, 12.2)."""
+    wanted = _numbers(branch)
+    return _numbers(version.rpartition(":")[2])[: len(wanted)] == wanted
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What one tool says of the machine's versions.
-
-    Attributes:
-        version: The version that it tells; empty when it tells none.
-        more: What else it tells: the highest CUDA of the driver, the GPUs.
-        problem: Why there is no version, in words for the reader.
-        remedy: What to do then.
-    """
-
-    version: str = ""
-    more: Mapping[str, str] = field(default_factory=dict)
-    problem: str = ""
-    remedy: str = ""
-
-
-_HEAD = re.compile(r"NVIDIA-SMI\s+\S+\s+(?:Driver|KMD) Version:\s*(\S+)\s+CUDA(?: UMD)? Version:\s*([\d.]+|\S+)")
-_GPU = re.compile(r"^\|\s+\d+\s+(\S.*?)\s+(?:On|Off)\s+\|", re.MULTILINE)
-# What nvidia-smi says instead, what it means, and what helps.
-# https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceEnumvs.html (the return codes).
-_SMI = (
-    (
-        r"Driver/library version mismatch",
-        "the driver was updated, and the kernel still runs the old one",
-        "restart the machine",
-    ),
-    (
-        r"couldn't communicate with the NVIDIA driver",
-        "the driver's kernel module is not loaded",
-        "restart the machine; if it stays, `dkms status` tells whether the module was built for this kernel, "
-        "`mokutil --sb-state` whether secure boot refuses it",
-    ),
-    (r"No devices were found", "the driver runs and sees no GPU", "`sudo dmesg | grep NVRM` tells why"),
-    (r"GPU is lost", "the GPU has fallen off the bus", "stop the VM and start it again; tell the cloud's support"),
-    (r"not found|No such file", "no driver is installed", "install the driver; without a GPU none is needed"),
-)
-
-
-def read_smi(said: str) -> Reading:
-    """Read what `nvidia-smi` prints: the running driver, the highest CUDA that it can do, and the GPUs.
-
-    Args:
-        said: Both of its streams.
-
-    Returns:
-        The driver's version; or the problem, in words, with its remedy.
-    """
-    if head := _HEAD.search(said):
-        more = {"CUDA up to": head[2], "GPUs": ", ".join(_GPU.findall(said))}
-        return Reading(head[1], more)
-    for pattern, problem, remedy in _SMI:
-        if re.search(pattern, said):
-            return Reading(problem=problem, remedy=remedy)
-    return Reading(problem=f"it says: {said.strip()[:80] or 'nothing'}", remedy="run nvidia-smi by hand")
-
-
-def read_nvcc(said: str) -> Reading:
-    """Read what `nvcc --version` prints: the installed CUDA, which is not the one that nvidia-smi names."""
-    if found := re.search(r"release [\d.]+, V([\d.]+)", said):
-        return Reading(found[1])
-    remedy = "log in again: ~/.bashrc names its folder; if it stays, install CUDA"
-    return Reading(problem="nvcc is not installed, or not in PATH", remedy=remedy)
-
-
-def read_dpkg(said: str) -> dict[str, str]:
-    """Read what `dpkg -l` prints.
-
-    Args:
-        said: Its output, with or without the lines above the table.
-
-    Returns:
-        The version of each package that is installed, in whole.
-    """
-    rows = (line.split() for line in said.splitlines())
-    return {row[1].partition(":")[0]: row[2] for row in rows if len(row) > 2 and row[0] in ("ii", "hi")}
-
-
-def read_nbody(said: str) -> Mapping[str, object]:
-    """Read what CUDA's n-body sample prints.
-
-    Args:
-        said: Its output.
-
-    Returns:
-        The GPU, and how fast it computed; empty where it told no speed.
-    """
-    device = re.search(r"CUDA device: \[(.*?)\]", said)
-    speed = re.search(r"= *([\d.]+) (single|double)-precision GFLOP/s", said)
-    if not device or not speed:
-        return {}
-    return {"GPU": device[1], "GFLOP/s": float(speed[1]), "precision": speed[2]}
-
-
-def rows(smi: str, nvcc: str, dpkg: str, versions: Versions) -> list[Mapping[str, object]]:
+def rows(
+    smi: str, nvcc: str, dpkg: str, versions: Versions, fault: tuple[str, str] = ("", "")
+) -> list[Mapping[str, object]]:
     """Put the versions of a machine into one table.
 
     Args:
@@ -240,36 +201,94 @@ def rows(smi: str, nvcc: str, dpkg: str, versions: Versions) -> list[Mapping[str
         nvcc: What `nvcc --version` printed.
         dpkg: What `dpkg -l` printed.
         versions: The chosen set.
+        fault: Why the driver's kernel module does not run, and the remedy, where that is known better than from `smi`.
 
     Returns:
         A row a part, with the columns what, wanted, there, remedy.
     """
-    return list(_rows(read_smi(smi), read_nvcc(nvcc), read_dpkg(dpkg), versions))
+    driver, compiler, there, broken = read_smi(smi), read_nvcc(nvcc), read_dpkg(dpkg), half_installed(dpkg)
+    toolkit = there.get("nvidia-container-toolkit") or broken.get("nvidia-container-toolkit", "none")
+    return [
+        _installed_driver(driver, there, broken, versions.driver),
+        _running_driver(driver, versions.driver, fault),
+        *_gpus(driver, versions.cuda),
+        _cuda(compiler, there, broken, versions.cuda),
+        _nvcc(compiler, versions.cuda),
+        _told("container toolkit", versions.toolkit, toolkit, "" if toolkit == versions.toolkit else _install(toolkit)),
+    ]
 
 
-def _rows(driver: Reading, nvcc: Reading, there: Mapping[str, str], wanted: Versions) -> Iterator[Mapping[str, object]]:
-    def row(what: str, wanted: str, there: str, remedy: str = "") -> Mapping[str, object]:
-        return {"what": what, "wanted": wanted, "there": there, "remedy": remedy}
+def _told(what: str, wanted: str, there: str, remedy: str = "") -> Mapping[str, object]:
+    return {"what": what, "wanted": wanted, "there": there, "remedy": remedy}
 
-    packages = {name: version for name, version in there.items() if re.fullmatch(r"nvidia-driver-\d+.*", name)}
-    installed = packages.get(f"nvidia-driver-{wanted.driver}", "")
-    other = ", ".join(f"{name} {version}" for name, version in packages.items())
-    yield row("driver, installed", wanted.driver, installed or other or "none", "" if installed else "install it")
-    strange = bool(driver.version) and not driver.version.startswith(wanted.driver)
-    yield row(
-        "driver, running",
-        wanted.driver,
-        driver.version or driver.problem,
-        driver.remedy or ("another branch runs: restart the machine, or choose it" if strange else ""),
-    )
-    if highest := driver.more.get("CUDA up to"):
-        low = _older(highest, wanted.cuda)
-        yield row("CUDA that the driver can do", wanted.cuda, highest, "a newer driver" if low else "")
-        yield row("GPUs", "", driver.more["GPUs"])
-    cuda = there.get(f"cuda-toolkit-{wanted.cuda.replace('.', '-')}") or there.get("cuda", "none")
-    yield row("CUDA, installed", wanted.cuda, cuda, "" if cuda.startswith(wanted.cuda) else "install it")
-    strange = bool(nvcc.version) and not nvcc.version.startswith(wanted.cuda)
+
+def _install(there: str) -> str:
+    """Give the remedy for what is not installed as wanted; `there` has a state in words where it was broken off."""
+    return "sudo dpkg --configure -a, then sudo apt-get -f install" if ", " in there else "install it"
+
+
+def _installed_driver(
+    driver: Reading, there: Mapping[str, str], broken: Mapping[str, str], wanted: str
+) -> Mapping[str, object]:
+    what = "driver, installed"
+    if rest := driver_packages(broken):
+        return _told(what, wanted, "; ".join(f"{n} {v}" for n, v in rest.items()), _install(", "))
+    packages = driver_packages(there)
+    exact = packages.get(f"nvidia-driver-{wanted}", "")
+    if exact and _of_branch(exact, wanted):
+        return _told(what, wanted, exact)
+    if packages:
+        fits = any(_of_branch(version, wanted) for version in packages.values())
+        listed = ", ".join(f"{name} {version}" for name, version in packages.items())
+        return _told(what, wanted, listed, "" if fits else "install it")
+    if driver.version:
+        keep = (
+            "it came without a package (a .run file, the image, Windows): keep it, or remove it before you install one"
+        )
+        return _told(what, wanted, f"{driver.version}, from no package", keep)
+    return _told(what, wanted, "none", "install it")
+
+
+def _running_driver(driver: Reading, wanted: str, fault: tuple[str, str]) -> Mapping[str, object]:
+    if not driver.version:
+        problem, remedy = fault if fault[0] else (driver.problem, driver.remedy)
+        return _told("driver, running", wanted, problem, remedy)
+    strange = not _of_branch(driver.version, wanted)
+    remedy = "another branch runs: restart the machine, or choose it" if strange else ""
+    return _told("driver, running", wanted, driver.version, remedy)
+
+
+def _gpus(driver: Reading, cuda: str) -> Iterator[Mapping[str, object]]:
+    if "GPUs" not in driver.more:
+        return
+    what, highest = "CUDA that the driver can do", driver.more["CUDA up to"]
+    if highest:
+        yield _told(what, cuda, highest, "a newer driver" if _older(highest, cuda) else "")
+    else:
+        yield _told(what, cuda, "unknown: nvidia-smi can't tell", driver.remedy)
+    wrong = driver.problem if highest else ""
+    listed = "; ".join(part for part in (driver.more["GPUs"], wrong) if part)
+    yield _told("GPUs", "", listed, driver.remedy if wrong else "")
+
+
+def _cuda(compiler: Reading, there: Mapping[str, str], broken: Mapping[str, str], wanted: str) -> Mapping[str, object]:
+    what, packages = "CUDA, installed", cuda_packages(there)
+    if rest := {n: v for n, v in broken.items() if re.match(r"cuda(-|$)", n)}:
+        return _told(what, wanted, "; ".join(f"{n} {v}" for n, v in rest.items()), _install(", "))
+    if wanted in packages:
+        others = ", ".join(version for release, version in packages.items() if release != wanted)
+        return _told(what, wanted, packages[wanted] + (f"; also {others}" if others else ""))
+    if packages:
+        return _told(what, wanted, ", ".join(packages.values()), "install it")
+    if of_system := there.get("nvidia-cuda-toolkit"):
+        return _told(what, wanted, "none", f"install it; the system's own nvidia-cuda-toolkit is {of_system}")
+    if compiler.version:
+        fits = _of_branch(compiler.version, wanted)
+        return _told(what, wanted, f"{compiler.version}, from no package", "" if fits else "install it")
+    return _told(what, wanted, "none", "install it")
+
+
+def _nvcc(compiler: Reading, wanted: str) -> Mapping[str, object]:
+    strange = bool(compiler.version) and not _of_branch(compiler.version, wanted)
     another = "PATH finds another one first" if strange else ""
-    yield row("nvcc", wanted.cuda, nvcc.version or nvcc.problem, nvcc.remedy or another)
-    toolkit = there.get("nvidia-container-toolkit", "none")
-    yield row("container toolkit", wanted.toolkit, toolkit, "" if toolkit == wanted.toolkit else "install it")
+    return _told("nvcc", wanted, compiler.version or compiler.problem, compiler.remedy or another)

@@ -10,7 +10,7 @@ https://ubuntu.com/server/docs/how-to/graphics/install-nvidia-drivers/.
 from pyinfra import host
 from pyinfra.api import DeployError
 from pyinfra.facts.deb import DebPackages
-from pyinfra.facts.server import Command, OsRelease
+from pyinfra.facts.server import Command, KernelVersion, OsRelease
 from pyinfra.operations import apt
 
 from deployments.host import apt_source
@@ -26,6 +26,8 @@ system = host.get_fact(OsRelease) or {}
 suite = host.data.get("suite", system.get("version_codename", "jammy"))
 if ppa == PPA and system.get("id", "ubuntu") != "ubuntu":
     raise DeployError(f"the PPA is for Ubuntu, and this machine has {system['id']}; its driver comes from there")
+if "microsoft" in (host.get_fact(KernelVersion) or "").lower():
+    raise DeployError("under WSL the driver is Windows' own; install it there, and none inside WSL")
 
 if str(host.data.get("upgrade", "no")) in ("yes", "True"):
     apt.update(name="Read the package lists", cache_time=3600, _sudo=True)
