@@ -86,7 +86,7 @@ class Server:
 
     def _supply(self) -> None:
         """Have the server's image in the node: from the lab, or built on the cluster's machine."""
-        if airgap.needed():
+        if airgap.needed(self._cluster.target):
             deployed.supply_node(self._cluster, [IMAGE])
             return
         text = (ROOT / "applications" / "git-server" / "Dockerfile").read_text(encoding="utf-8")

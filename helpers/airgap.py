@@ -4,12 +4,15 @@ The lab makes them from package registries (Debian, Go modules, PyPI). Elsewhere
 names are pulled.
 """
 
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from helpers import docker_engine
 from helpers.errors import TutorialError
 from helpers.settings import ROOT, settings
 from helpers.target import Target
@@ -17,26 +20,69 @@ from helpers.target import Target
 LAB = ROOT / "tests" / "airgap" / "lab.py"
 GROUPS = ("bases", "tools", "checks", "cluster", "nvidia", "vm", "ray", "airflow", "cloud")
 _PROBE = "hello-world"
-_PROBE_SECONDS = 15
+_PROBE_SECONDS = 20
+_NO_DOCKER = {"tools", "checks", "nvidia"}  # groups of programs; charts-… are files
 
 
-@cache
-def needed() -> bool:
+@dataclass(frozen=True)
+class _Engine:
+    """The Docker engine that pulls a target's images. Two targets of one name are the same machine."""
+
+    name: str
+    target: Target = field(compare=False)
+
+
+def needed(target: Target | None = None) -> bool:
     """Tell whether images have to come from the lab: no registry answers, or `TUTORIAL_AIRGAP=1`.
 
+    The machine that will pull the images is asked, once in a process. `needed.cache_clear()` forgets the answers.
+
+    Args:
+        target: The machine whose Docker engine will pull; by default this one.
+
     Raises:
-        TutorialError: No Docker engine answers, so that this can't be found out.
+        TutorialError: No Docker engine answers there, so that this can't be found out; or a registry answers and gives
+            no image: its rate limit, a login, a proxy, a certificate, a full disk.
     """
     chosen = settings().airgap
     if chosen is not None:
         return chosen
-    if subprocess.run(["docker", "info"], capture_output=True, timeout=30).returncode != 0:
-        raise TutorialError("No Docker engine answers here", "", "start Docker, or choose another target")
+    if target is None or target.kind in ("local", "host"):
+        return _asked(_Engine("", target or Target.open("local")))
+    return _asked(_Engine(target.name, target))
+
+
+@cache
+def _asked(engine: _Engine) -> bool:
+    """Have an engine pull a small image, and tell whether no registry answers it."""
+    target = engine.target
+    docker_engine.version(target)
+    argv = ["docker", "pull", "-q", _PROBE]
     try:
-        pulled = subprocess.run(["docker", "pull", "-q", _PROBE], capture_output=True, timeout=_PROBE_SECONDS)
-    except subprocess.TimeoutExpired:
+        done = target.run(argv, check=False, timeout=_PROBE_SECONDS, repeatable=True)
+    except TutorialError as error:
+        if "took too long" in error.what:
+            return True
+        raise
+    if done.returncode == 0:
+        return False
+    said = done.stderr + done.stdout
+    fault = docker_engine.explain(said)
+    if fault and fault.why == docker_engine.NO_REGISTRY:
         return True
-    return pulled.returncode != 0
+    if not fault and re.search(r"manifest|not found", said):  # a mirror that answers, and lacks this image
+        return False
+    raise TutorialError(
+        "No image can be pulled",
+        fault.why if fault else f"docker pull ended with exit code {done.returncode}",
+        fault.remedy if fault else "correct the cause; TUTORIAL_AIRGAP=1 has the images made instead, =0 pulls them",
+        target=target.name,
+        command=argv,
+        output=said,
+    )
+
+
+needed.cache_clear = _asked.cache_clear  # type: ignore[attr-defined]
 
 
 def build(*names: str, quiet: bool = False) -> None:
@@ -47,8 +93,10 @@ def build(*names: str, quiet: bool = False) -> None:
         quiet: Show nothing but what fails.
 
     Raises:
-        TutorialError: Something could not be made; the message names its log.
+        TutorialError: Something could not be made; the message names its log. Images take a Docker engine here.
     """
+    if not all(name in _NO_DOCKER or name.startswith("charts-") for name in names) or not names:
+        docker_engine.version(Target.open("local"))
     _lab("build", *names, quiet=quiet)
 
 
@@ -86,8 +134,9 @@ def supply(target: Target, images: Sequence[str]) -> None:
     Raises:
         TutorialError: They could not be made, or not be copied.
     """
-    if not needed():
+    if not needed(target):
         return
+    _require_engine_here(target)
     build(*images, quiet=True)
     wanted = {name: _image_id(name) for name in images}
     argv = ["docker", "image", "inspect", "-f", "{{.Id}}"]
@@ -105,6 +154,20 @@ def supply(target: Target, images: Sequence[str]) -> None:
             command=["docker", "load"],
             output=done.stderr,
         )
+
+
+def _require_engine_here(target: Target) -> None:
+    """Make sure that this machine can make the images which a target can't pull."""
+    try:
+        docker_engine.version(Target.open("local"))
+    except TutorialError as error:
+        raise TutorialError(
+            f"There is no way to bring images to {target.name}",
+            f"{docker_engine.NO_REGISTRY} to its Docker, and here none can be made: {error.what}, {error.why}",
+            f"let {target.name} reach a registry (directly, by a proxy or by a mirror), or install Docker here: "
+            f"{error.remedy}",
+            target=target.name,
+        ) from None
 
 
 def _image_id(name: str) -> str:

@@ -186,7 +186,7 @@ def supply_node(cluster: Cluster, images: Sequence[str] = UPSTREAM) -> None:
         cluster: The cluster.
         images: Their names.
     """
-    if not airgap.needed():
+    if not airgap.needed(cluster.target):
         return
     airgap.supply(cluster.target, images)
     node = f"{cluster.name}-control-plane"

@@ -14,13 +14,13 @@ def repository(name: str, url: str, target: Target) -> str:
         target: The target that the charts are for; the lab's web server is one of its background processes.
 
     Returns:
-        The publisher's address; where that can't be had, the address of the lab's repository on this machine. Its web
-        server is used again by later calls, and ends with `tutorial clean` or a headless run.
+        The publisher's address. Where the target's Docker reaches no registry, the address of the lab's repository on
+        this machine. Its web server is used again by later calls, and ends with `tutorial clean` or a headless run.
 
     Raises:
         TutorialError: The lab could not make the charts, or they can't be served.
     """
-    if not airgap.needed():
+    if not airgap.needed(target):
         return url
     server = f"charts-{name}"
     airgap.build(server, quiet=True)

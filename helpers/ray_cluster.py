@@ -68,14 +68,15 @@ def plan(target: Target, version: str, gpu: bool = False) -> None:
     display.plan("Ray in a cluster", commands, f"the target {target.name} uses nothing but Python. It runs on {where}.")
 
 
-def image_tag(chosen: str = "", gpu: bool = False) -> str:
+def image_tag(chosen: str = "", gpu: bool = False, target: Target | None = None) -> str:
     """Choose the tag of the image `rayproject/ray`.
 
     Args:
         chosen: The reader's choice; empty means the values file's, or the lab's where no registry can be reached.
         gpu: Whether Ray uses GPUs.
+        target: The machine whose Docker pulls the image; by default this one.
     """
-    if chosen or not airgap.needed():
+    if chosen or not airgap.needed(target):
         return chosen or str(read(values(gpu))["image"]["tag"])
     return str(tools.VERSIONS["ray"]["lab"])
 

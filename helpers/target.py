@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Self, cast
 
+from helpers import docker_engine
 from helpers.errors import TutorialError
 
 if TYPE_CHECKING:
@@ -290,6 +291,8 @@ def failed(target: str, done: Completed, why: str = "", remedy: str = "") -> Tut
             "it asks for a password, or the user is no administrator",
         )
         remedy = "log in as root, or let the user use sudo without a password (NOPASSWD, sudoers(5))"
+    elif not why and (fault := docker_engine.explain_command(done.argv, done.stderr or done.stdout)):
+        why, remedy = fault.why, fault.remedy
     return TutorialError(
         what,
         why or f"exit code {done.returncode}",

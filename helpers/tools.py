@@ -16,7 +16,7 @@ import requests
 
 from helpers import http
 from helpers.errors import TutorialError
-from helpers.settings import ROOT
+from helpers.settings import ROOT, settings
 from helpers.target import Capability, Target, opened
 from helpers.undo import Leftover
 
@@ -72,6 +72,7 @@ def find(name: str) -> Path:
     ways: list[tuple[str, Callable[[str, Path], None]]] = [
         ("the lab", _from_lab),
         ("a download", _download),
+        ("the lab, made now", _made_by_lab),
         ("go install", _go_install),
     ]
     for way, get in ways:
@@ -97,15 +98,31 @@ def _says(program: Path, name: str) -> str:
 
 
 def _from_lab(name: str, destination: Path) -> None:
-    """Take it from the air-gapped lab when that has it already, or when nothing can be downloaded."""
+    """Take it from the air-gapped lab when that has it already, or is what the reader has chosen."""
     from helpers import airgap
 
     made = airgap.program(_LAB[name])
     if not made.exists():
-        if not airgap.needed():
-            raise TutorialError("not needed: there is internet")
-        airgap.build("tools" if name in _DOWNLOADS else "checks", quiet=True)
+        if not settings().airgap:
+            raise TutorialError("it has not been made")
+        _build_in_lab(name)
     shutil.copy2(made, destination)
+
+
+def _made_by_lab(name: str, destination: Path) -> None:
+    """Have the lab make it, where nothing can be downloaded; that takes Go, and no Docker."""
+    from helpers import airgap
+
+    if settings().airgap is False:
+        raise TutorialError("TUTORIAL_AIRGAP=0")
+    _build_in_lab(name)
+    shutil.copy2(airgap.program(_LAB[name]), destination)
+
+
+def _build_in_lab(name: str) -> None:
+    from helpers import airgap
+
+    airgap.build("tools" if name in _DOWNLOADS else "checks", quiet=True)
 
 
 def _download(name: str, destination: Path) -> None:

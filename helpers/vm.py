@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from helpers import airgap, ssh
+from helpers import airgap, docker_engine, ssh
 from helpers.errors import TutorialError
 from helpers.processes import write_atomically
 from helpers.settings import ROOT, settings
@@ -220,19 +220,29 @@ def docker(
         raise TutorialError(
             "Docker is not installed", "the target vm is a container", "install Docker", target="vm"
         ) from None
-    if "Cannot connect to the Docker daemon" in done.stderr:
+    except subprocess.TimeoutExpired:
+        raise TutorialError(
+            f"docker {words[0]} took too long",
+            f"it was ended after {timeout:g} s",
+            "see whether Docker answers: docker info; if not, restart it",
+            target="vm",
+            command=argv,
+        ) from None
+    fault = docker_engine.explain(done.stderr, docker_engine.ENGINE_FAULTS) if done.returncode else None
+    if fault:
         raise TutorialError(
             "No Docker engine answers",
-            "the target vm is a container on this machine",
-            "start Docker (systemctl start docker), or use the target local",
+            f"{fault.why}; the target vm is a container on this machine",
+            f"{fault.remedy}; or use the target local",
             target="vm",
             output=done.stderr,
         )
     if check and done.returncode != 0:
+        fault = docker_engine.explain_command(argv, done.stderr)
         raise TutorialError(
             f"docker {words[0]} failed",
-            f"exit code {done.returncode}",
-            remedy or "read what Docker says; tutorial clean --target vm starts over",
+            fault.why if fault else f"exit code {done.returncode}",
+            remedy or (fault.remedy if fault else "read what Docker says; tutorial clean --target vm starts over"),
             target="vm",
             command=argv,
             output=done.stderr,

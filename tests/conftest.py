@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from helpers import airgap, cpouta_lab, doctor, kind, processes, vm
 from helpers import cluster as deployed
+from helpers.errors import TutorialError
 from helpers.settings import ROOT, settings
 from helpers.target import Target
 
@@ -34,8 +35,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Have the lab before the first test that needs it: from nothing that takes a quarter of an hour."""
     needing = [item for item in session.items if {"machine", "lab"} & set(getattr(item, "fixturenames", ()))]
-    if needing and not session.config.option.collectonly and doctor.docker_engine() and airgap.needed():
-        airgap.build(quiet=True)
+    if not needing or session.config.option.collectonly or not doctor.docker_engine():
+        return
+    with suppress(TutorialError):  # such as a registry's rate limit: a test that needs an image says so
+        if airgap.needed():
+            airgap.build(quiet=True)
 
 
 def _rank(item: pytest.Item) -> tuple[int, bool]:

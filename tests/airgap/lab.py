@@ -91,7 +91,10 @@ def present(name: str) -> bool:
 
 def _label(image: str) -> str | None:
     """Give an image's stand-in label: empty for a real image, None where there is none."""
-    done = subprocess.run(["docker", "image", "inspect", image], capture_output=True, text=True)
+    try:
+        done = subprocess.run(["docker", "image", "inspect", image], capture_output=True, text=True)
+    except FileNotFoundError:
+        raise Failed("docker is missing on this machine: the image's lab needs its engine") from None
     return (json.loads(done.stdout)[0]["Config"]["Labels"] or {}).get(LABEL, "") if done.returncode == 0 else None
 
 
@@ -105,7 +108,8 @@ def build(words: Sequence[str]) -> None:
         missing = _missing(named(tuple(words)))
         if not missing:
             return
-        prepare()
+        if any(isinstance(PRODUCTS[name], Image | Debian) for name in missing):
+            prepare()  # programs and charts take no Docker
         with _reporter() as report, ThreadPoolExecutor(2) as pool:
             _schedule(missing, pool, report)
 
