@@ -170,7 +170,7 @@ def version(target: "Target") -> str:
     if found["said"] is None:
         raise TutorialError(
             f"The Docker engine {where} hangs",
-            f"docker version gave no answer within {shell.ANSWER_SECONDS} s",
+            f"docker version gave no answer within {shell.ANSWER_SECONDS:g} s",
             "sudo systemctl restart docker (with Docker Desktop: restart the application)",
             target=name,
         )
