@@ -1,7 +1,6 @@
 """Chapter 10: the git repository that Airflow's DAGs come from, and a server for it in the cluster."""
 
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from helpers import cluster as deployed
 from helpers.errors import TutorialError
 from helpers.kind import Cluster
 from helpers.settings import ROOT, settings
+from helpers.target_local import run_here
 
 FOLDER = deployed.FOLDER / "git-server"
 DAGS = ROOT / "applications" / "forwarder" / "airflow" / "dags"
@@ -140,10 +140,9 @@ class Server:
 
 
 def _git(*words: str, cwd: Path | None = None) -> str:
-    try:
-        done = subprocess.run(["git", *words], cwd=cwd, capture_output=True, text=True, timeout=60)
-    except FileNotFoundError:
-        raise TutorialError("git is missing on this machine", "", "install it: apt install git") from None
+    done = run_here(["git", *words], cwd=cwd, check=False)
+    if done.returncode == 127:
+        raise TutorialError("git is missing on this machine", "", "install it: apt install git")
     if done.returncode != 0:
         raise TutorialError(
             "git failed",

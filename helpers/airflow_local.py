@@ -9,7 +9,6 @@ import json
 import os
 import secrets
 import shutil
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
@@ -21,12 +20,14 @@ from helpers.airflow import Airflow
 from helpers.errors import TutorialError
 from helpers.processes import PYTHON, Background, write_atomically
 from helpers.settings import ROOT, settings
+from helpers.target_local import run_here
 from helpers.undo import Leftover
 
 PACKAGES = ROOT / "applications" / "forwarder" / "airflow" / "packages.txt"
 DAGS = PACKAGES.with_name("dags")
 USERNAME = "admin"
 PARTS = ("api-server", "scheduler", "dag-processor")  # in the order in which they are started
+_INSTALL_SECONDS = 1800.0  # on a slow network
 _START_SECONDS = 120.0  # of each part; on a busy machine its imports alone take half a minute
 
 
@@ -72,7 +73,7 @@ def install() -> Path:
 
 
 def _run(argv: list[str], env: Mapping[str, str] | None = None) -> None:
-    done = subprocess.run(argv, capture_output=True, text=True, env={**os.environ, **(env or {})})
+    done = run_here(argv, check=False, timeout=_INSTALL_SECONDS, env=env)
     if done.returncode:
         raise TutorialError(
             "Airflow could not be set up on this machine",

@@ -89,8 +89,8 @@ class Lab:
 
     def state(self) -> str:
         """Tell its container's state: `missing`, `running`, or what Docker calls it."""
-        done = docker("container", "inspect", "-f", "{{.State.Status}}", self.name, check=False)
-        return done.stdout.strip() if done.returncode == 0 else "missing"
+        done = docker("container", "inspect", "-f", "{{.State.Status}}", self.name, check=False, timeout=20)
+        return done.stdout.strip() or "missing"
 
     def ports(self) -> Mapping[int, int]:
         """Tell which port of this machine's loopback address leads to which of its ports."""
@@ -314,7 +314,7 @@ def leftovers(target: str) -> list[Leftover]:
 
 def _plugged_in() -> list[str]:
     """List the blank disks of a run that was broken off: the VM's end does not end a loop device."""
-    look = docker("exec", settings().vm, "sh", "-c", "ls /root/tutorial-*.img", check=False)
+    look = docker("exec", settings().vm, "sh", "-c", "ls /root/tutorial-*.img", check=False, timeout=20)
     return [Path(line).stem.removeprefix("tutorial-") for line in look.stdout.split()]
 
 

@@ -2,7 +2,6 @@
 
 import ipaddress
 import re
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from pathlib import Path
 from helpers import display, http, ssh
 from helpers.errors import TutorialError
 from helpers.processes import write_atomically
+from helpers.target import failed
+from helpers.target_local import run_here
 
 # Each answers with the caller's IPv4 address and nothing else. The first that answers counts.
 LOOK_UP = ("https://api.ipify.org", "https://ipv4.icanhazip.com", "https://v4.ident.me")
@@ -140,7 +141,7 @@ def pin_host_key(known_hosts: Path, server: str, address: str, console: str, por
         return "pinned before"
     line = _scan(address, port)
     argv = ["ssh-keygen", "-l", "-f", "-"]
-    shown = _FINGERPRINT.findall(subprocess.run(argv, input=line, capture_output=True, text=True).stdout)
+    shown = _FINGERPRINT.findall(run_here(argv, input=line).stdout)
     printed = _FINGERPRINT.findall(console)
     if printed and shown[0] not in printed:
         raise TutorialError(
@@ -157,7 +158,9 @@ def _scan(address: str, port: int) -> str:
     deadline = time.monotonic() + _BOOT_SECONDS
     with display.progress(f"First connection to {address}", _BOOT_SECONDS, "s") as report:
         while True:
-            done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30)
+            done = run_here(argv, check=False, timeout=30)
+            if done.returncode == 127:
+                raise failed("local", done)
             keys = [x for x in done.stdout.splitlines() if x and not x.startswith("#")]
             if keys:
                 return keys[0]

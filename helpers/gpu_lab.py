@@ -5,7 +5,6 @@ are real. They are signed by a key that is made for this and thrown away.
 """
 
 import hashlib
-import subprocess
 import sys
 import tempfile
 import threading
@@ -20,6 +19,7 @@ from helpers import airgap, display, gpu
 from helpers.errors import TutorialError
 from helpers.settings import ROOT
 from helpers.target import Target
+from helpers.target_local import run_here
 
 PORT = 8604  # on the machine; the apt sources name it
 _MAKER = ROOT / "tests" / "airgap" / "nvidia" / "repository.py"
@@ -60,7 +60,7 @@ def repository(target: Target) -> Path:
     ):
         made = Path(work) / "made"
         argv = [sys.executable, str(_MAKER), str(made), *map(str, programs)]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
+        done = run_here(argv, check=False, timeout=120)
         if done.returncode != 0:
             missing = "the programs dpkg-deb and gpg are needed here (Debian, Ubuntu: apt install dpkg gpg)"
             raise TutorialError("The stand-in repository was not made", "", missing, output=done.stderr)

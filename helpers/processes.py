@@ -53,7 +53,7 @@ class Background:
             process = psutil.Process(self.pid)
             same = abs(process.create_time() - self.created) < 1.0
             return same and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
+        except (psutil.NoSuchProcess, psutil.AccessDenied):  # another user's process has its id now
             return False
 
     def last_lines(self, count: int = 12) -> str:
@@ -158,16 +158,20 @@ def start(
         require_free(port, f"{name} ({label})")
     log = settings().state / target / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
-        child = subprocess.Popen(
-            list(argv),
-            cwd=cwd,
-            env={**os.environ, **(env or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # a Ctrl-C in the kernel must not end it
-        )
+    try:
+        with log.open("wb") as output:
+            child = subprocess.Popen(
+                list(argv),
+                cwd=cwd,
+                env={**os.environ, **(env or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a Ctrl-C in the kernel must not end it
+            )
+    except OSError as error:
+        remedy = f"see that {argv[0]} is installed and may be executed; `tutorial doctor` says how"
+        raise TutorialError(f"{name} can't be started", str(error), remedy, target=target, command=argv) from None
     process = Background(
         name,
         target,

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import stat
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,8 @@ from pathlib import Path
 from helpers.errors import TutorialError
 from helpers.processes import write_atomically
 from helpers.settings import settings
+from helpers.target import failed
+from helpers.target_local import run_here
 from helpers.undo import Leftover
 
 ALIASES = ("cpouta", "GPU-cpouta")
@@ -143,7 +144,9 @@ def check_key(path: Path) -> Path:
     if head.startswith(("ssh-", "ecdsa-", "sk-")):
         raise TutorialError(f"{path} is the public key", "", "name the file beside it without .pub")
     argv = ["ssh-keygen", "-y", "-P", "", "-f", str(path)]
-    done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=20)
+    done = run_here(argv, check=False, timeout=20)
+    if done.returncode == 127:
+        raise failed("local", done)
     if done.returncode != 0 and "passphrase" in done.stderr:
         raise TutorialError(
             f"The key {path} has a passphrase",
@@ -167,7 +170,7 @@ def make_key(path: Path) -> Path:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "tutorial", "-f", str(path)]
-        subprocess.run(argv, check=True, capture_output=True, timeout=30)
+        run_here(argv, timeout=30)
     return check_key(path)
 
 
@@ -286,7 +289,9 @@ class SshConfig:
             TutorialError: OpenSSH does not understand the configuration; the message names the line.
         """
         argv = ["ssh", "-G", "-F", str(self.config), alias]
-        done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=20)
+        done = run_here(argv, check=False, timeout=20)
+        if done.returncode == 127:
+            raise failed("local", done)
         if done.returncode != 0:
             raise TutorialError(
                 "OpenSSH does not understand the configuration",
@@ -427,13 +432,15 @@ def leftovers(target: str) -> list[Leftover]:
 
 def key_fingerprint(path: Path) -> str:
     """Give a key's SHA256 fingerprint, as `ssh-keygen -l` shows it."""
-    done = subprocess.run(["ssh-keygen", "-l", "-f", str(path)], capture_output=True, text=True, check=True)
+    done = run_here(["ssh-keygen", "-l", "-f", str(path)], timeout=20)
     return done.stdout.split()[1]
 
 
 def runtime_folder() -> Path:
     """Give a short private folder for control sockets: their paths may have at most 104 bytes (unix(7))."""
-    folder = Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp") / f"tutorial-{os.getuid()}"  # noqa: S108
+    session = os.environ.get("XDG_RUNTIME_DIR", "")  # `su` may leave the one of another user
+    place = session if session and os.access(session, os.W_OK | os.X_OK) else "/tmp"  # noqa: S108
+    folder = Path(place) / f"tutorial-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o077:
         raise TutorialError(f"{folder} is not private", "someone else made it", f"remove it: rm -r {folder}")

@@ -175,7 +175,7 @@ def refusals() -> list[Mapping[str, object]]:
         too_open = Path(shutil.copy2(good, folder / "open"))
         too_open.chmod(0o644)
         secret = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "correct horse", "-f", str(folder / "locked")]
-        subprocess.run(secret, check=True, capture_output=True, timeout=30)
+        run_here(secret, timeout=30)
         tries: list[tuple[str, Callable[[], object]]] = [
             ("the host name my_vm!", lambda: ssh.check_host_name("my_vm!")),
             ("the address 86.50.168", lambda: ssh.check_host_name("86.50.168")),

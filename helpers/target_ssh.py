@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import socket
 import subprocess
 import tempfile
@@ -22,6 +23,7 @@ from helpers.target import KINDS, Capability, Completed, Target, failed
 from helpers.target_local import git_tracked, pipe_here, run_here
 from helpers.undo import Leftover
 
+_CONNECT_SECONDS = 60.0
 _WATCH_SECONDS = 1.0
 _IDLE_SECONDS = 60  # a connection that nobody uses ends then, whatever became of this process
 # What a command starts carries the command's number in its environment, so that it is found when the client is gone.
@@ -80,8 +82,8 @@ class SshTarget(Target):
             done = run_here(command, check=False, timeout=timeout, input=input, stream=stream, target=self.name)
         except BaseException:  # too late, or Ctrl-C: the client has ended, which ends nothing there
             end = ["ssh", *self._options, self._host, "--", join(["sh", "-c", _END, mark])]
-            with suppress(subprocess.TimeoutExpired):
-                subprocess.run(end, stdin=subprocess.DEVNULL, capture_output=True, timeout=10)
+            with suppress(TutorialError):
+                run_here(end, check=False, timeout=10, target=self.name)
             raise
         if done.returncode == 255 and not self._alive():
             if repeatable:
@@ -189,12 +191,12 @@ class SshTarget(Target):
         """Bring a dropped connection back while a tunnel is in use, and keep an idle one from ending by itself."""
         used = time.monotonic()
         while not over.wait(_WATCH_SECONDS):
-            with suppress(TutorialError, subprocess.TimeoutExpired):  # away still: ask again in a moment
+            with suppress(TutorialError):  # away still: ask again in a moment
                 if not self._connected():
                     SshTarget._connect(self)  # it opens connections; a machine that was switched off stays off
                 elif time.monotonic() - used > _IDLE_SECONDS / 2:
                     argv = ["ssh", *self._options, self._host, "--", "true"]
-                    subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, timeout=20)
+                    run_here(argv, check=False, timeout=20, target=self.name)
                     used = time.monotonic()
 
     @contextmanager
@@ -239,8 +241,8 @@ class SshTarget(Target):
 
     def close(self) -> None:
         """End the connection."""
-        argv = ["ssh", *self._options, "-O", "exit", self._host]
-        subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, timeout=20)
+        with suppress(TutorialError):  # a connection that does not answer ends by itself
+            run_here(["ssh", *self._options, "-O", "exit", self._host], check=False, timeout=20, target=self.name)
 
     def _connect(self) -> None:
         """Open the connection unless it is open; its errors are those of SSH, not of a command."""
@@ -251,11 +253,22 @@ class SshTarget(Target):
             argv = ["ssh", *self._options, "-f", "-N", self._host]
             # A background ssh keeps its streams open: no pipe for standard error, or this would wait for its end.
             log = ssh.runtime_folder() / f"{os.getpid()}-{threading.get_ident()}.log"
-            with log.open("w") as output:
-                done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=60)
-            said = log.read_text(encoding="utf-8", errors="replace")
-            log.unlink(missing_ok=True)
-            if done.returncode != 0:
+            try:
+                with log.open("w") as output:
+                    code = subprocess.run(
+                        argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=_CONNECT_SECONDS
+                    ).returncode
+            except FileNotFoundError:
+                raise failed(self.name, Completed(argv, 127, "", "", 0.0)) from None
+            except subprocess.TimeoutExpired:
+                raise Unreachable(
+                    "SSH could not connect", f"it was ended after {_CONNECT_SECONDS:g} s",
+                    f"see where `ssh -v {self._host} true` stops", target=self.name, command=["ssh", self._host],
+                ) from None  # fmt: skip
+            finally:
+                said = log.read_text(encoding="utf-8", errors="replace")
+                log.unlink(missing_ok=True)
+            if code != 0:
                 meaning, remedy = ssh.explain(said)
                 raise Unreachable(
                     "SSH could not connect", meaning, remedy, target=self.name, command=["ssh", self._host], output=said
@@ -272,7 +285,7 @@ class SshTarget(Target):
 
     def _alive(self) -> bool:
         check = ["ssh", *self._options, "-O", "check", self._host]
-        return subprocess.run(check, capture_output=True, timeout=20).returncode == 0
+        return run_here(check, check=False, timeout=20, target=self.name).returncode == 0
 
     def _copy(self, words: Sequence[str], what: str) -> None:
         self._connect()
@@ -293,8 +306,8 @@ def leftovers(target: str) -> list[Leftover]:
     if target in KINDS:
         return []
     with Target.open(target) as there:
-        said = there.run(["sh", "-c", LIST], repeatable=True).stdout.splitlines()
-    rows = [line.split(" ", 1) for line in said]
+        said = there.run(["sh", "-c", LIST], repeatable=True).stdout
+    rows = re.findall(r"^(\d+) (.*)$", said, re.MULTILINE)  # a login shell may greet first
     return [
         Leftover(f"process {what.strip()}", f"process id {pid} on {target}", partial(_kill, target, pid))
         for pid, what in rows

@@ -5,7 +5,6 @@ import io
 import os
 import platform
 import shutil
-import subprocess
 import tarfile
 import tomllib
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from helpers import http
 from helpers.errors import TutorialError
 from helpers.settings import ROOT, settings
 from helpers.target import Capability, Target, opened
+from helpers.target_local import run_here
 from helpers.undo import Leftover
 
 VERSIONS = tomllib.loads((ROOT / "deployments" / "versions.toml").read_text(encoding="utf-8"))
@@ -83,7 +83,7 @@ def find(name: str) -> Path:
             part.chmod(0o755)
             part.rename(kept)
             return kept
-        except (TutorialError, OSError, requests.RequestException, subprocess.CalledProcessError, KeyError) as error:
+        except (TutorialError, OSError, requests.RequestException, LookupError, tarfile.TarError) as error:
             tried.append(f"{way}: {error.what if isinstance(error, TutorialError) else type(error).__name__}")
     raise TutorialError(
         f"There is no {name} {version}",
@@ -93,7 +93,10 @@ def find(name: str) -> Path:
 
 
 def _says(program: Path, name: str) -> str:
-    done = subprocess.run([program, *_VERSION_WORDS.get(name, ["-v"])], capture_output=True, text=True, timeout=20)
+    try:
+        done = run_here([str(program), *_VERSION_WORDS.get(name, ["-v"])], check=False, timeout=20)
+    except TutorialError:  # it hangs, and is as good as missing
+        return ""
     return done.stdout + done.stderr
 
 
@@ -147,9 +150,9 @@ def _get(url: str) -> bytes:
 
 
 def _go_install(name: str, destination: Path) -> None:
-    env = {**os.environ, "GOBIN": str(destination.parent), "CGO_ENABLED": "0"}
+    env = {"GOBIN": str(destination.parent), "CGO_ENABLED": "0"}
     module = _MODULES[name].format(v=TOOLS[name])
-    subprocess.run(["go", "install", "-trimpath", module], check=True, capture_output=True, env=env, timeout=1800)
+    run_here(["go", "install", "-trimpath", module], env=env, timeout=1800)
     (destination.parent / name).rename(destination)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from helpers import processes
-from helpers.errors import Unreachable
+from helpers.errors import TutorialError, Unreachable
 
 # Modules of chapters that leave something behind; each has `leftovers(target) -> list[Leftover]`.
 ON_THE_MACHINE = (
@@ -48,15 +48,27 @@ def leftovers(target: str) -> list[Leftover]:
         target: The target's name.
 
     Returns:
-        Running processes first, the youngest first, then what the chapters name. Of a machine that can't be reached one
-        row says so.
+        Running processes first, the youngest first, then what the chapters name. Of a machine that can't be
+        reached, and of a part that can't be asked, one row says so.
     """
     found = [Leftover(f"process {p.name}", f"process id {p.pid}", p.stop) for p in reversed(processes.running(target))]
     try:
         for module in ON_THE_MACHINE:
-            found += import_module(module).leftovers(target)
+            found += _of(module, target)
     except Unreachable as error:
         found.append(Leftover("what is on the machine", target, None, f"it can't be reached: {error.why}"))
     for module in AROUND_IT:
-        found += import_module(module).leftovers(target)
+        found += _of(module, target)
     return found
+
+
+def _of(module: str, target: str) -> list[Leftover]:
+    """List what a module names; one that can't ask costs the reader no other's."""
+    try:
+        return list(import_module(module).leftovers(target))
+    except Unreachable:
+        raise
+    except TutorialError as error:
+        why = ": ".join(filter(None, (error.what, error.why)))
+        stays = f"it can't be listed. {why}. {error.remedy}".strip()
+        return [Leftover(f"what {module} looks for", target, None, stays)]

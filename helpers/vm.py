@@ -1,7 +1,6 @@
 """The target `vm`: a throw-away VM stand-in, a container with systemd, sshd and a Docker of its own."""
 
 import json
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,9 @@ from helpers import airgap, docker_engine, ssh
 from helpers.errors import TutorialError
 from helpers.processes import write_atomically
 from helpers.settings import ROOT, settings
+from helpers.shell import ANSWER_SECONDS
+from helpers.target import Completed
+from helpers.target_local import run_here
 from helpers.target_ssh import SshTarget
 from helpers.undo import Leftover
 
@@ -63,11 +65,12 @@ def status() -> Vm:
         TutorialError: No Docker engine answers.
     """
     name = settings().vm
-    done = docker("container", "inspect", name, check=False)
-    if done.returncode != 0:
+    done = docker("container", "inspect", name, check=False, timeout=ANSWER_SECONDS)
+    found: list[dict[str, Any]] = json.loads(done.stdout or "[]") if done.returncode == 0 else []
+    if not found:
         return Vm(name, "missing", 0)
-    seen: dict[str, Any] = json.loads(done.stdout)[0]
-    bound = seen["NetworkSettings"]["Ports"].get("22/tcp") or [{"HostPort": "0"}]
+    seen = found[0]
+    bound = (seen["NetworkSettings"]["Ports"] or {}).get("22/tcp") or [{"HostPort": "0"}]
     return Vm(name, seen["State"]["Status"], int(bound[0]["HostPort"]))
 
 
@@ -110,7 +113,7 @@ def destroy() -> None:
     name = settings().vm
     if "tried to kill" in docker("rm", "-f", "-v", name, check=False).stderr:
         identity = docker("container", "inspect", "-f", "{{.Id}}", name).stdout.strip()
-        subprocess.run(["sh", "-c", THAW, identity], check=False, timeout=60)
+        run_here(["sh", "-c", THAW, identity], check=False, target="vm")
         docker("rm", "-f", "-v", name)
     for volume in _VOLUMES:
         docker("volume", "rm", "-f", f"{name}-{volume}", check=False)
@@ -196,9 +199,7 @@ def _known_hosts() -> Path:
     return Path.home() / ".ssh" / f"{settings().vm}.known_hosts"
 
 
-def docker(
-    *words: str, check: bool = True, timeout: float = 120, remedy: str = ""
-) -> "subprocess.CompletedProcess[str]":
+def docker(*words: str, check: bool = True, timeout: float = 120, remedy: str = "") -> Completed:
     """Run docker on this machine, for what the target `vm` is made of.
 
     Args:
@@ -214,20 +215,9 @@ def docker(
         TutorialError: Docker is missing, does not answer, or the command failed.
     """
     argv = ["docker", *words]
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL, cwd=ROOT)
-    except FileNotFoundError:
-        raise TutorialError(
-            "Docker is not installed", "the target vm is a container", "install Docker", target="vm"
-        ) from None
-    except subprocess.TimeoutExpired:
-        raise TutorialError(
-            f"docker {words[0]} took too long",
-            f"it was ended after {timeout:g} s",
-            "see whether Docker answers: docker info; if not, restart it",
-            target="vm",
-            command=argv,
-        ) from None
+    done = run_here(argv, check=False, timeout=timeout, target="vm", cwd=ROOT)
+    if done.returncode == 127 and words[0] != "exec":  # of a command in a container it is the command's own
+        raise TutorialError("Docker is not installed", "the target vm is a container", "install Docker", target="vm")
     fault = docker_engine.explain(done.stderr, docker_engine.ENGINE_FAULTS) if done.returncode else None
     if fault:
         raise TutorialError(
