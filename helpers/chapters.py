@@ -24,7 +24,9 @@ class Chapter:
         title: Its title.
         minutes: About how long a reader takes.
         reads: Paths, relative to the repository, whose content the chapter depends on besides `helpers/`.
-        after: Names of chapters that must have run before.
+        after: Names of chapters without which this one can't do its work, on every target but `local`.
+        waits: Names of other chapters whose run must have ended before, well or not: both change the same machine, or
+            use the same ports.
     """
 
     path: Path
@@ -32,6 +34,7 @@ class Chapter:
     minutes: int
     reads: tuple[str, ...]
     after: tuple[str, ...]
+    waits: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -84,8 +87,9 @@ def chapters() -> list[Chapter]:
 def _read(path: Path) -> Chapter:
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))["metadata"]["tutorial"]
-        return Chapter(path, meta["title"], meta["minutes"], tuple(meta["reads"]), tuple(meta["after"]))
-    except (ValueError, KeyError) as error:
+        names = {key: tuple(meta.get(key, ()) if key == "waits" else meta[key]) for key in ("reads", "after", "waits")}
+        return Chapter(path, meta["title"], meta["minutes"], **names)
+    except (ValueError, KeyError, TypeError) as error:
         raise TutorialError(
             f"{path.name} is not a chapter",
             f"{type(error).__name__}: {error}",
@@ -110,6 +114,26 @@ def select(words: Sequence[str] = (), first: str = "") -> list[Chapter]:
     chosen = {_one(every, word).name for word in words} if words else {c.name for c in every}
     start = every.index(_one(every, first)) if first else 0
     return [c for c in every[start:] if c.name in chosen]
+
+
+def earlier(chosen: Sequence[Chapter]) -> dict[str, set[str]]:
+    """Find the chosen chapters that must have ended before each, also by way of chapters that were not chosen.
+
+    Args:
+        chosen: The chapters that will run.
+
+    Returns:
+        For each chosen chapter the names of the others that it waits for.
+    """
+    known = {c.name: c for c in [*chapters(), *chosen]}
+    names = {c.name for c in chosen}
+
+    def before(name: str, seen: set[str]) -> set[str]:
+        for other in {*known[name].after, *known[name].waits} & set(known) - seen:
+            seen = before(other, seen | {other})
+        return seen
+
+    return {c.name: (before(c.name, {c.name}) - {c.name}) & names for c in chosen}
 
 
 def _one(every: Sequence[Chapter], word: str) -> Chapter:

@@ -98,13 +98,16 @@ def book(
     from rich.console import Console
 
     from helpers import chapters
-    from helpers.book import render
+    from helpers.book import outdated, render
 
     result = _watched(chapters.select(), "local", {}, not fresh, "html")
     _summary(result)
     with Console(stderr=True).status("Rendering the book …"):
         page = render(fresh=fresh) / "index.html"
-    typer.echo(f"\nThe book: {page}\nRead it in the browser:  make serve")
+    typer.echo("")
+    for old in outdated().values():
+        typer.echo(f"{old.name}: the book shows {old.results}, because {old.reason}")
+    typer.echo(f"The book: {page}\nRead it in the browser:  make serve")
     raise typer.Exit(0 if result.good else 1)
 
 

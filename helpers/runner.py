@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,8 +21,10 @@ from typing import Any
 import psutil
 
 from helpers import bundle, processes
-from helpers.chapters import Chapter
+from helpers.chapters import Chapter, earlier
 from helpers.errors import TutorialError, mask
+from helpers.executed import Shelf
+from helpers.executed import executed_folder as executed_folder
 from helpers.settings import settings
 
 KEPT_RUNS = 10
@@ -62,6 +64,11 @@ class Outcome:
         """Whether the chapter is green, now or by an unchanged earlier run."""
         return self.state in ("passed", "same")
 
+    @property
+    def finished(self) -> bool:
+        """Whether the chapter's run has ended, well or not."""
+        return self.state not in ("waiting", "running")
+
 
 @dataclass
 class Run:
@@ -81,11 +88,6 @@ class Run:
     def good(self) -> bool:
         """Whether every chapter is green."""
         return all(o.good for o in self.outcomes)
-
-
-def executed_folder(target: str) -> Path:
-    """Give the folder of the newest executed copies, from which the book is rendered."""
-    return settings().build / "executed" / target
 
 
 def run(
@@ -108,7 +110,8 @@ def run(
         watch: Called a few times a second with the state of all.
 
     Returns:
-        The run; its report is written. A chapter that fails stops only those that come after it by `after`.
+        The run; its report is written. A chapter that fails costs no other chapter its run on the target `local`.
+        On other targets it costs those that need it.
 
     Raises:
         TutorialError: A parameter is one that none of the chapters has; nothing has run then.
@@ -122,6 +125,7 @@ def run(
     try:
         _schedule(
             chosen,
+            target,
             outcomes,
             lambda c: _chapter(c, target, wanted[c.name], folder, outcomes[c.name], reuse, display),
             watch,
@@ -160,19 +164,19 @@ def _parameters(chosen: Sequence[Chapter], target: str, given: Mapping[str, Any]
 
 def _schedule(
     chosen: Sequence[Chapter],
+    target: str,
     outcomes: Mapping[str, Outcome],
     execute: Callable[[Chapter], None],
     watch: Callable[[Sequence[Outcome]], None],
 ) -> None:
-    waiting, going = list(chosen), dict[Future[None], str]()
+    waiting, going, order = list(chosen), dict[Future[None], str](), earlier(chosen)
     with ThreadPoolExecutor(settings().parallel) as pool, _ending_all_on_interrupt():
         while waiting or going:
             for chapter in list(waiting):
-                before = [outcomes[name] for name in chapter.after if name in outcomes]
-                red = next((o for o in before if o.state in ("failed", "skipped")), None)
+                red = None if target == "local" else _red(chapter, outcomes)
                 if red:
-                    outcomes[chapter.name].state, outcomes[chapter.name].why = "skipped", f"it needs {red.chapter}"
-                elif len(going) == settings().parallel or not all(o.good for o in before):
+                    outcomes[chapter.name].state, outcomes[chapter.name].why = "skipped", f"it needs {red}"
+                elif len(going) == settings().parallel or not all(outcomes[n].finished for n in order[chapter.name]):
                     continue
                 else:
                     outcomes[chapter.name].state = "running"
@@ -180,9 +184,22 @@ def _schedule(
                 waiting.remove(chapter)
             done, _ = wait(going, timeout=0.25, return_when=FIRST_COMPLETED)
             for future in done:
-                del going[future]
-                future.result()
+                _note_error(future, outcomes[going.pop(future)])
             watch(list(outcomes.values()))
+
+
+def _red(chapter: Chapter, outcomes: Mapping[str, Outcome]) -> str:
+    """Return the name of a chapter that this one needs and that is not green; empty where there is none."""
+    states = {name: outcomes[name].state for name in chapter.after if name in outcomes}
+    return next((name for name, state in states.items() if state in ("failed", "skipped")), "")
+
+
+def _note_error(future: "Future[None]", outcome: Outcome) -> None:
+    """Count an error of the run itself, such as a full disk, as this chapter's failure: the others go on."""
+    try:
+        future.result()
+    except Exception as error:  # whatever it is, it must not end the run of the other chapters
+        outcome.state, outcome.why = "failed", mask(f"{type(error).__name__}: {error}")
 
 
 @contextmanager
@@ -204,26 +221,21 @@ def _chapter(
     reuse: bool,
     display: str,
 ) -> None:
-    kept = executed_folder(target)
-    record, copy = kept / f"{chapter.name}.json", kept / chapter.path.name
+    shelf = Shelf(executed_folder(target), chapter.name)
     fingerprint = chapter.fingerprint(target, {**parameters, "display": display})
-    if reuse and copy.exists() and record.exists():
-        saved = json.loads(record.read_text(encoding="utf-8"))
-        if saved["fingerprint"] == fingerprint:
-            outcome.__dict__.update({**saved["outcome"], "state": "same"})
-            return
-    outcome.notebook = str(folder / chapter.path.name)
-    _execute(chapter, target, parameters, folder, outcome, display)
-    if display != "html":
+    saved = shelf.unchanged(fingerprint) if reuse else None
+    if saved:
+        outcome.__dict__.update({**saved, "state": "same"})
         return
-    kept.mkdir(parents=True, exist_ok=True)
-    record.unlink(missing_ok=True)
-    executed = Path(outcome.notebook)
-    if executed.exists():
-        processes.write_atomically(copy, executed.read_text(encoding="utf-8"))
-    if outcome.good:
-        saved = {"fingerprint": fingerprint, "outcome": asdict(outcome)}
-        processes.write_atomically(record, json.dumps(saved, indent=2) + "\n")
+    outcome.notebook = str(folder / chapter.path.name)
+    try:
+        _execute(chapter, target, parameters, folder, outcome, display)
+        if outcome.good and display == "html":
+            shelf.keep(Path(outcome.notebook), fingerprint, asdict(outcome))
+    except Exception as error:
+        outcome.state, outcome.why = "failed", mask(f"{type(error).__name__}: {error}")
+    if not outcome.good and display == "html":
+        shelf.fail(outcome.red, outcome.why)
 
 
 def _execute(
@@ -255,7 +267,7 @@ def _execute(
         try:
             assert child.stdout is not None  # noqa: S101 - a pipe was asked for
             for line in child.stdout:
-                outcome.cell, outcome.cells = json.loads(line)
+                _read_progress(line, outcome)
             child.wait()
         finally:
             limit.cancel()
@@ -287,6 +299,13 @@ def _end(child: "subprocess.Popen[str]", outcome: Outcome | None = None) -> None
         except psutil.NoSuchProcess:
             pass
     child.wait()
+
+
+def _read_progress(line: str, outcome: Outcome) -> None:
+    """Read a line `[executed, all]`; a program that a notebook started may write others among them."""
+    with suppress(ValueError, TypeError):
+        done, total = json.loads(line)
+        outcome.cell, outcome.cells = int(done), int(total)
 
 
 def _read_checkpoints(path: Path, outcome: Outcome) -> None:
