@@ -1,9 +1,8 @@
 # Two commands are all there is to learn: `make book` and `make test`. The rest is comfort; `make help` lists it.
-PYTHON ?= python3
+PYTHON ?= # the interpreter of the environment; empty: python3, or the newest other one that fits
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-UV     := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv
 T      ?= local
 
 .DEFAULT_GOAL := help
@@ -12,15 +11,9 @@ T      ?= local
 help: ## list the targets of this file
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+$(shell sh helpers/set_up.sh check)
 $(READY): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v in ((3, 11), (3, 12)) else \
-	  "Python 3.11 or 3.12 is needed, this is %d.%d: name one, as in  make PYTHON=python3.12 …" % v)'
-	@echo "Setting up $(VENV) from requirements.lock (the first time takes a minute) …"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(sed -nE 's/^(uv==[^ ]+).*/\1/p' requirements.lock)"
-	@$(UV) pip sync --quiet --compile-bytecode --require-hashes requirements.lock
-	@$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
-	@touch $@
+	@sh helpers/set_up.sh make "$(strip $(PYTHON))"
 
 book: $(READY) ## run the chapters on this machine and render the book
 	@$(BIN)/tutorial book
@@ -29,7 +22,7 @@ serve: $(READY) ## read the rendered book in the browser, at http://localhost:80
 	@$(BIN)/tutorial serve
 
 live: $(READY) ## step through the notebooks in JupyterLab, at http://localhost:8888
-	@$(BIN)/jupyter lab --ServerApp.root_dir=$(CURDIR)/notebooks --ServerApp.port=8888 --ServerApp.port_retries=0 $(LIVE)
+	@$(BIN)/jupyter lab --ServerApp.root_dir="$$PWD/notebooks" --ServerApp.port=8888 --ServerApp.port_retries=0 $(LIVE)
 
 test: lint unit component notebooks e2e ## everything: lint, types, unit, component, notebooks, the book
 	@echo "make test: all green"
@@ -67,11 +60,11 @@ clean: $(READY) ## undo what the tutorial made: make clean T=local
 hooks: $(READY) ## have git check each commit (pre-commit)
 	@$(BIN)/pre-commit install
 
-COMPILE = $(abspath $(BIN))/uv pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+COMPILE = "$$root/$(BIN)/uv" pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
   --python-version 3.11 --custom-compile-command "make lock" --quiet
 lock: ## resolve the dependencies of pyproject.toml and of the images anew
-	@$(COMPILE) pyproject.toml --extra dev --upgrade --output-file requirements.lock
-	@for part in $(patsubst %,applications/%/,$(addprefix forwarder/,beat celery fastapi flower) matmul); do (cd $$part && $(COMPILE) packages.in --no-annotate --upgrade \
-	  --constraint $(CURDIR)/requirements.lock --output-file packages.txt) || exit 1; done
+	@root=$$PWD; $(COMPILE) pyproject.toml --extra dev --upgrade --output-file requirements.lock
+	@root=$$PWD; for part in $(patsubst %,applications/%/,$(addprefix forwarder/,beat celery fastapi flower) matmul); do (cd $$part && $(COMPILE) packages.in --no-annotate --upgrade \
+	  --constraint "$$root/requirements.lock" --output-file packages.txt) || exit 1; done
 	@# Airflow 3.0.6 as its release's day had it: newer versions of what it needs don't fit
-	@cd applications/forwarder/airflow && $(COMPILE) packages.in --no-annotate --exclude-newer 2025-08-30 --output-file packages.txt
+	@root=$$PWD; cd applications/forwarder/airflow && $(COMPILE) packages.in --no-annotate --exclude-newer 2025-08-30 --output-file packages.txt
