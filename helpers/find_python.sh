@@ -32,7 +32,7 @@ places() {
 
 newest() {
   { places 3.12; places 3.11; } | awk '!seen[$0]++' |
-    while IFS= read -r path; do if fits "$path"; then echo "$(version "$path") $path"; fi; done |
+    while IFS= read -r path; do if [ -x "$path" ] && fits "$path"; then echo "$(version "$path") $path"; fi; done |
     sort -s -t. -k2,2nr -k3,3nr | sed -n '1s/^[^ ]* //p'
 }
 
