@@ -5,7 +5,7 @@
 unset PYTHONHOME PYTHONPATH VIRTUAL_ENV UV_SYSTEM_PYTHON UV_PYTHON UV_TARGET UV_PREFIX PIP_TARGET PIP_PREFIX
 export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1
 here=$(pwd -P)
-making=.venv/.making # holds the process id of a set-up; it stays where that did not finish
+making=.venv-making # holds the process id of a set-up; it stays where that did not finish
 packages='import importlib.util, sys; sys.exit(importlib.util.find_spec("typer") is None)' # a newer Python does not see them
 
 begin_again() {
@@ -17,44 +17,60 @@ check() {
   [ -e .venv/.ready ] || return 0
   recorded=$(cat .venv/.ready)
   if [ ! -x .venv/bin/tutorial ] || ! .venv/bin/python -c "$packages" 2>/dev/null || [ "${recorded:-$here}" != "$here" ]; then
-    echo damaged >"$making"
     rm -f .venv/.ready
+    touch .venv/.damaged
   fi
 }
 
+# Whether a process is a set-up: after a restart of the machine another program may have its process id.
+sets_up() {
+  kill -0 "$1" 2>/dev/null && { ! command -v ps >/dev/null || ps -p "$1" -o args= | grep -q set_up.sh; }
+}
+
+# Only one set-up at a time: the file is made by one of them alone (set -C). Sets `unfinished` where an earlier one died.
+begin() {
+  until (set -C && echo $$ >"$making") 2>/dev/null; do
+    owner=$(cat "$making" 2>/dev/null)
+    if sets_up "${owner:-0}"; then
+      [ -n "$told" ] || echo "Another make sets up .venv (process $owner): waiting …" >&2
+      told=yes
+      sleep 1
+    else
+      unfinished=yes
+      rm -f "$making"
+    fi
+  done
+}
+
 clear_what_is_no_use() {
-  [ -e .venv ] || [ -L .venv ] || return 0
-  owner=$(cat "$making" 2>/dev/null)
-  case $owner in
-    damaged) begin_again "its Python is gone, or the folder was moved" ;;
-    [0-9]*) if kill -0 "$owner" 2>/dev/null; then
-        echo "Another make sets up .venv (process $owner): waiting …" >&2
-        while kill -0 "$owner" 2>/dev/null; do sleep 1; done
-        clear_what_is_no_use
-      else
-        begin_again "the last set-up did not finish"
-      fi ;;
-    *) if ! .venv/bin/python -c '' 2>/dev/null; then
-        begin_again "it has no Python that runs"
-      elif ! sh helpers/find_python.sh .venv/bin/python >/dev/null 2>&1; then
-        aside=.venv-$(.venv/bin/python -c 'import platform; print(platform.python_version())')
-        echo "The Python of .venv does not fit; .venv is now $aside, which you may delete." >&2
-        rm -rf "$aside" && mv .venv "$aside"
-      elif [ ! -x .venv/bin/uv ] && ! .venv/bin/python -c 'import pip' 2>/dev/null; then
-        begin_again "it has neither uv nor pip"
-      fi ;;
-  esac
+  if [ ! -e .venv ] && [ ! -L .venv ]; then return
+  elif [ -n "$unfinished" ]; then begin_again "the last set-up did not finish"
+  elif [ -e .venv/.damaged ]; then begin_again "its Python is gone, or the folder was moved"
+  elif ! .venv/bin/python -c '' 2>/dev/null; then begin_again "it has no Python that runs"
+  elif ! sh helpers/find_python.sh .venv/bin/python >/dev/null 2>&1; then
+    aside=.venv-$(.venv/bin/python -c 'import platform; print(platform.python_version())')
+    echo "The Python of .venv does not fit; .venv is now $aside, which you may delete." >&2
+    rm -rf "$aside" && mv .venv "$aside"
+  elif [ ! -x .venv/bin/uv ] && ! .venv/bin/python -c 'import pip' 2>/dev/null; then
+    begin_again "it has neither uv nor pip"
+  fi
+}
+
+is_ready() {
+  [ -e .venv/.ready ] && [ ! requirements.lock -nt .venv/.ready ] && [ ! pyproject.toml -nt .venv/.ready ]
 }
 
 make_environment() {
   if [ -n "$1" ]; then sh helpers/find_python.sh "$1" >/dev/null || exit 1; fi
-  clear_what_is_no_use
-  if [ -e .venv/.ready ] && [ ! requirements.lock -nt .venv/.ready ] && [ ! pyproject.toml -nt .venv/.ready ]; then return; fi
-  if [ ! -e .venv ]; then
-    python=$(sh helpers/find_python.sh "$1") || exit 1
-    mkdir .venv
+  begin
+  if is_ready; then
+    rm -f "$making"
+    return
   fi
-  echo $$ >"$making"
+  clear_what_is_no_use
+  if [ ! -e .venv ]; then
+    python=$(sh helpers/find_python.sh "$1") || { rm -f "$making"; exit 1; }
+  fi
   echo "Setting up .venv from requirements.lock (the first time takes a minute) …"
   set -e
   [ -x .venv/bin/python ] || "$python" -m venv .venv

@@ -216,7 +216,7 @@ def _move(project: Project) -> None:
 
 def _interrupt(project: Project) -> None:
     (project.root / ".venv/.ready").unlink()
-    (project.root / ".venv/.making").write_text("99999999")
+    (project.root / ".venv-making").write_text("99999999")
 
 
 def _half_made_by_an_older_makefile(project: Project) -> None:
@@ -239,6 +239,7 @@ def test_an_environment_that_is_no_use_is_made_again(project: Project, harm: Cal
     assert "Making .venv again" in done.stderr
     assert "-m venv .venv" in project.calls()
     assert "up to date" in project.make().stdout
+    assert not (project.root / ".venv-making").exists()
 
 
 def test_a_set_up_that_is_interrupted_is_made_again(project: Project) -> None:
@@ -260,6 +261,13 @@ def test_an_environment_of_somebody_elses_that_does_not_fit_is_set_aside(project
 
     assert done.returncode == 0, done.stderr
     assert (project.root / ".venv-3.13.1/mine").read_text() == "kept" and ".venv-3.13.1" in done.stderr
+
+
+def test_a_note_of_a_set_up_whose_process_id_is_another_programs_now_holds_nobody_up(project: Project) -> None:
+    project.python(project.bin / "python3", "3.12.3")
+    (project.root / ".venv-making").write_text(str(os.getpid()))
+
+    assert project.make().returncode == 0
 
 
 def test_two_at_once_do_not_disturb_each_other(project: Project) -> None:
