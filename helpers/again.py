@@ -10,6 +10,8 @@ import sys
 import time
 from collections.abc import Sequence
 
+from helpers.shell import environment
+
 _PAUSE_SECONDS = 0.5
 
 
@@ -19,7 +21,7 @@ def keep_running(argv: Sequence[str]) -> None:
     Args:
         argv: The command; its output goes where this process's goes.
     """
-    parent, child = os.getppid(), subprocess.Popen(list(argv), stdin=subprocess.DEVNULL)
+    parent, child = os.getppid(), subprocess.Popen(list(argv), stdin=subprocess.DEVNULL, env=environment(argv[0]))
 
     def end(number: int, frame: object) -> None:
         raise SystemExit(0)
@@ -28,7 +30,7 @@ def keep_running(argv: Sequence[str]) -> None:
     try:
         while os.getppid() == parent:
             if child.poll() is not None:
-                child = subprocess.Popen(list(argv), stdin=subprocess.DEVNULL)
+                child = subprocess.Popen(list(argv), stdin=subprocess.DEVNULL, env=environment(argv[0]))
             time.sleep(_PAUSE_SECONDS)
     finally:
         child.terminate()

@@ -11,6 +11,7 @@ from helpers import cluster as deployed
 from helpers.errors import TutorialError
 from helpers.kind import Cluster
 from helpers.settings import ROOT, settings
+from helpers.shell import OWN_REPOSITORY
 from helpers.target_local import run_here
 
 FOLDER = deployed.FOLDER / "git-server"
@@ -140,7 +141,7 @@ class Server:
 
 
 def _git(*words: str, cwd: Path | None = None) -> str:
-    done = run_here(["git", *words], cwd=cwd, check=False)
+    done = run_here(["git", *words], cwd=cwd, check=False, env=OWN_REPOSITORY)
     if done.returncode == 127:
         raise TutorialError("git is missing on this machine", "", "install it: apt install git")
     if done.returncode != 0:

@@ -206,5 +206,4 @@ class LocalAirflow:
             "LOGGING": {"BASE_LOG_FOLDER": folder() / "logs"},
         }  # fmt: skip
         values = {f"AIRFLOW__{s}__{name}": str(value) for s, part in sections.items() for name, value in part.items()}
-        near = {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}  # tasks ask the API server
-        return values | near | {"AIRFLOW_HOME": str(folder()), "PYTHONPATH": ""}
+        return values | {"AIRFLOW_HOME": str(folder()), "PYTHONPATH": ""}

@@ -15,6 +15,7 @@ from pathlib import Path
 from helpers import docker_engine
 from helpers.errors import TutorialError
 from helpers.settings import ROOT, settings
+from helpers.shell import environment
 from helpers.target import Target
 
 LAB = ROOT / "tests" / "airgap" / "lab.py"
@@ -107,7 +108,9 @@ def program(name: str) -> Path:
 
 def _lab(*words: str, quiet: bool = False) -> str:
     argv = [sys.executable, str(LAB), *words]
-    done = subprocess.run(argv, stdout=subprocess.PIPE if quiet else None, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        argv, stdout=subprocess.PIPE if quiet else None, stderr=subprocess.PIPE, text=True, env=environment(argv[0])
+    )
     if done.returncode != 0:
         raise TutorialError(
             "The air-gapped lab could not be built",
@@ -171,5 +174,7 @@ def _require_engine_here(target: Target) -> None:
 
 
 def _image_id(name: str) -> str:
-    done = subprocess.run(["docker", "image", "inspect", "-f", "{{.Id}}", name], capture_output=True, text=True)
+    done = subprocess.run(
+        ["docker", "image", "inspect", "-f", "{{.Id}}", name], capture_output=True, text=True, env=environment("docker")
+    )
     return done.stdout.strip()

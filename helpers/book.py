@@ -13,6 +13,7 @@ from helpers.chapters import content
 from helpers.errors import TutorialError
 from helpers.executed import executed_folder
 from helpers.settings import ROOT, settings
+from helpers.shell import environment
 
 _PARTS = ("_config.yml", "_toc.yml", "book")
 
@@ -127,7 +128,9 @@ def _jupyter_book(stage: Path, *, strict: bool) -> None:
     argv += ["-W"] if strict else []
     log = stage / "build.log"
     with log.open("w", encoding="utf-8") as output:
-        done = subprocess.run(argv, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            argv, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment(argv[0])
+        )
     text = log.read_text(encoding="utf-8", errors="replace")
     warnings = [line for line in text.splitlines() if "WARNING" in line or "ERROR" in line]
     if done.returncode != 0 or (strict and warnings):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from helpers import processes
 from helpers.settings import settings
+from helpers.shell import environment
 
 GIB = 2**30
 FREE_DISK = 2 * GIB
@@ -85,7 +86,9 @@ def docker_engine() -> str:
 
 def _version(*argv: str) -> str:
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=10, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            argv, capture_output=True, text=True, timeout=10, stdin=subprocess.DEVNULL, env=environment(argv[0])
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     match = re.search(r"\d+(\.\d+)+\w*", done.stdout + done.stderr)
@@ -132,7 +135,7 @@ def _chromium() -> str:
 def _reachable(host: str) -> str:
     argv: Sequence[str] = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", host, "true")
     try:
-        done = subprocess.run(argv, capture_output=True, timeout=30, stdin=subprocess.DEVNULL)
+        done = subprocess.run(argv, capture_output=True, timeout=30, stdin=subprocess.DEVNULL, env=environment(argv[0]))
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return "answers" if done.returncode == 0 else ""

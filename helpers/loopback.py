@@ -1,5 +1,6 @@
 """This machine's loopback addresses: told apart from all others, and excepted from the reader's proxy."""
 
+import re
 import socket
 from collections.abc import Mapping
 from ipaddress import ip_address
@@ -7,6 +8,7 @@ from unicodedata import normalize
 from urllib.parse import unquote, urlsplit
 
 _NAMES = ("localhost", "localhost.localdomain", "localhost6", "ip6-localhost", "ip6-loopback")
+_PROXY = re.compile(r"(?!no_)\w+_proxy", re.IGNORECASE)
 _EXCEPTED = ("localhost", "127.0.0.1", "::1")
 
 
@@ -50,8 +52,11 @@ def no_proxy(variables: Mapping[str, str]) -> dict[str, str]:
         variables: The environment. What it excepts already stays so.
 
     Returns:
-        `NO_PROXY` and `no_proxy`, and gRPC's own `no_grpc_proxy` where it is set, for it hides the other two.
+        `NO_PROXY` and `no_proxy`, and gRPC's own `no_grpc_proxy` where it is set, for it hides the other two. Nothing
+        where no proxy is set: `no_proxy` alone would hide the proxies of macOS's own settings from Python.
     """
+    if not any(value for name, value in variables.items() if _PROXY.fullmatch(name)):
+        return {}
     upper, lower = variables.get("NO_PROXY", ""), variables.get("no_proxy", "")
     lists = {"NO_PROXY": upper or lower, "no_proxy": lower or upper}
     if "no_grpc_proxy" in variables:

@@ -17,6 +17,7 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wa
 
 from helpers.errors import TutorialError, mask
 from helpers.settings import settings
+from helpers.shell import environment
 
 GRACE = 10.0  # seconds that a process has to end by itself before it is killed
 
@@ -135,7 +136,7 @@ def start(
         ready: Says whether it is ready; asked every 0.1 s. An exception of the network counts as not yet.
         target: The name of the target that it belongs to.
         cwd: The folder that it runs in.
-        env: Variables on top of this process's environment.
+        env: Variables on top of the program's environment (`helpers.shell.environment`).
         ports: The ports that it will listen on, by name; each must be free.
         timeout: Seconds until it must be ready.
 
@@ -163,7 +164,7 @@ def start(
             child = subprocess.Popen(
                 list(argv),
                 cwd=cwd,
-                env={**os.environ, **(env or {})},
+                env={**environment(argv[0]), **(env or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

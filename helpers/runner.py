@@ -5,7 +5,6 @@ limit, the ending of processes and the check of parameters are here, outside of 
 """
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -26,6 +25,7 @@ from helpers.errors import TutorialError, mask
 from helpers.executed import Shelf
 from helpers.executed import executed_folder as executed_folder
 from helpers.settings import settings
+from helpers.shell import environment
 
 KEPT_RUNS = 10
 _live: set["subprocess.Popen[str]"] = set()  # ended when the run is interrupted
@@ -244,7 +244,7 @@ def _execute(
     started = time.monotonic()
     log, checkpoints = folder / f"{chapter.name}.log", folder / f"{chapter.name}.checkpoints.jsonl"
     job = {"source": str(chapter.path), "output": outcome.notebook, "parameters": parameters}
-    environment = {
+    variables = {
         "TUTORIAL_DISPLAY": display,
         "TUTORIAL_CHAPTER": chapter.name,
         "TUTORIAL_CHECKPOINTS": str(checkpoints),
@@ -258,7 +258,7 @@ def _execute(
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env={**os.environ, **environment},
+            env={**environment(sys.executable), **variables},
             start_new_session=True,
         )
         limit = threading.Timer(settings().notebook_timeout, _end, (child, outcome))

@@ -14,6 +14,7 @@ from statistics import median
 from helpers import display, processes, ssh, vm
 from helpers.errors import TutorialError
 from helpers.processes import PYTHON
+from helpers.shell import environment
 from helpers.target_local import run_here
 from helpers.target_ssh import SshTarget
 
@@ -221,12 +222,14 @@ def through_agent(place: ssh.Endpoint) -> bool:
     """
     with tempfile.TemporaryDirectory() as folder:
         address = f"{folder}/agent"
-        with subprocess.Popen(["ssh-agent", "-D", "-a", address], stdout=subprocess.DEVNULL) as agent:
+        with subprocess.Popen(
+            ["ssh-agent", "-D", "-a", address], stdout=subprocess.DEVNULL, env=environment("ssh-agent")
+        ) as agent:
             try:
                 while agent.poll() is None and not Path(address).is_socket():
                     time.sleep(0.02)
-                environment = {"SSH_AUTH_SOCK": address}
-                run_here(["ssh-add", "-q", "-t", "60", str(place.identity_file)], env=environment, timeout=10)
+                add = ["ssh-add", "-q", "-t", "60", str(place.identity_file)]
+                run_here(add, env={"SSH_AUTH_SOCK": address}, timeout=10)
                 login = past_the_configuration(place, "-o", f"IdentityAgent={address}", "-o", "IdentityFile=none")
                 return run_here([*login, "true"], check=False, timeout=20).returncode == 0
             finally:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import psutil
 
 from helpers.errors import TutorialError
+from helpers.shell import environment
 from helpers.target import Capability, Completed, Target, failed
 
 _END_SECONDS = 5.0  # that a command has to end after SIGKILL; one that waits for a broken disk does not end
@@ -143,15 +144,16 @@ def pipe_here(source: Sequence[str], argv: Sequence[str], timeout: float, target
     try:
         first = subprocess.Popen(
             list(source), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            start_new_session=True,
+            env=environment(source[0]), start_new_session=True,
         )  # fmt: skip
     except OSError as error:
         raise failed(target, _not_started(source, error)) from None
     with first:
         try:
             done = subprocess.run(
-                list(argv), stdin=first.stdout, capture_output=True, encoding="utf-8", errors="replace", timeout=timeout
-            )
+                list(argv), stdin=first.stdout, capture_output=True, encoding="utf-8", errors="replace",
+                timeout=timeout, env=environment(argv[0]),
+            )  # fmt: skip
         except BaseException as error:
             _end_group(first)
             if isinstance(error, OSError):
@@ -210,7 +212,7 @@ def run_here(
             stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if told else subprocess.PIPE,
-            env={**os.environ, **(env or {})},
+            env={**environment(argv[0]), **(env or {})},
             cwd=cwd,
             encoding="utf-8",
             errors="replace",
@@ -286,7 +288,7 @@ def _end_group(child: "subprocess.Popen[Any]") -> None:
     except PermissionError:
         argv = ["sudo", "-n", "kill", "-9", "--", f"-{child.pid}"]
         with suppress(OSError):
-            subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True)
+            subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, env=environment(argv[0]))
     with suppress(subprocess.TimeoutExpired):
         child.wait(_END_SECONDS)
 

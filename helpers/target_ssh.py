@@ -19,6 +19,7 @@ from typing import ClassVar
 from helpers import machine, ssh
 from helpers.errors import TutorialError, Unreachable
 from helpers.processes import free_port, require_free
+from helpers.shell import environment
 from helpers.target import KINDS, Capability, Completed, Target, failed
 from helpers.target_local import git_tracked, pipe_here, run_here
 from helpers.undo import Leftover
@@ -256,8 +257,9 @@ class SshTarget(Target):
             try:
                 with log.open("w") as output:
                     code = subprocess.run(
-                        argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=_CONNECT_SECONDS
-                    ).returncode
+                        argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=_CONNECT_SECONDS,
+                        env=environment("ssh"),
+                    ).returncode  # fmt: skip
             except FileNotFoundError:
                 raise failed(self.name, Completed(argv, 127, "", "", 0.0)) from None
             except subprocess.TimeoutExpired:

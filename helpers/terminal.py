@@ -12,6 +12,7 @@ from subprocess import TimeoutExpired
 import pexpect
 
 from helpers.errors import TutorialError, mask
+from helpers.shell import environment
 from helpers.target import Target
 from helpers.target_ssh import MARK
 
@@ -70,7 +71,13 @@ def converse(
     talk = _Talk(target, argv, answers, quiet, watch)
     first, *others = target.terminal(words)
     child = pexpect.spawn(
-        first, others, encoding="utf-8", codec_errors="replace", dimensions=(50, 160), cwd=str(Path.home())
+        first,
+        others,
+        encoding="utf-8",
+        codec_errors="replace",
+        dimensions=(50, 160),
+        cwd=str(Path.home()),
+        env=environment(first),
     )
     try:
         talk.listen(child, timeout)

@@ -71,7 +71,8 @@ def test_no_other_machine_is_taken_for_this_one(host: str) -> None:
     ],
 )  # fmt: skip
 def test_what_the_reader_excepts_is_kept(before: dict[str, str], after: dict[str, str]) -> None:
-    assert no_proxy(before) == after
+    assert no_proxy({**before, "http_proxy": "http://proxy.corp.example"}) == after
+    assert no_proxy(before) == {}, "without a proxy there is nothing to except"
 
 
 @pytest.mark.unit
