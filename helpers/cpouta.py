@@ -3,6 +3,8 @@
 Sources: https://docs.csc.fi/cloud/pouta/ and https://docs.openstack.org/openstacksdk/latest/user/.
 """
 
+import base64
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -99,7 +101,7 @@ class Vm(Inventory):
             group = self._have_group(note, address)
             server = self._have_server(note, image, flavor, inside, group)
             self._have_volume(note, server)
-            ip = self._have_ip(note, server, outside)
+            ip = self._have_ip(note, server, inside, outside)
         if self.place.write_host(ip.floating_ip_address):
             made.append(f"Host {self.place.alias}")
         return made
@@ -147,7 +149,7 @@ class Vm(Inventory):
 
         def step() -> bool:
             there = self.cloud.compute.find_keypair(self.name)
-            if there and there.public_key.split()[:2] != public.split()[:2]:
+            if there and not _same_key(there, public):
                 raise TutorialError(
                     f"The cloud has another key under the name {self.name}",
                     f"it is not {self.place.key}.pub: made on another machine, or the file was replaced",
@@ -176,7 +178,7 @@ class Vm(Inventory):
 
         def step() -> str:
             rules = self._ssh_rules(self.cloud.network.get_security_group(group.id))
-            old = [r for r in rules if r["remote_ip_prefix"] != prefix]
+            old = [r for r in rules if r.get("remote_ip_prefix") != prefix]
             if len(old) == len(rules):
                 self.cloud.network.create_security_group_rule(
                     security_group_id=group.id, direction="ingress", ethertype="IPv4", protocol="tcp",
@@ -184,7 +186,7 @@ class Vm(Inventory):
                 )  # fmt: skip
             for rule in old:
                 self.cloud.network.delete_security_group_rule(rule["id"])
-            return ", ".join(r["remote_ip_prefix"] for r in old) or (prefix if rules else "nowhere")
+            return ", ".join(r.get("remote_ip_prefix") or "everywhere" for r in old) or (prefix if rules else "nowhere")
 
         return again("change the SSH rule", step), prefix
 
@@ -258,8 +260,8 @@ class Vm(Inventory):
         volume, new = again("make the volume", step)
         settled = ("available", "in-use", "reserved", "error")
         read = partial(storage.get_volume, volume.id)
-        volume = self._wait("volume", read, lambda v: v.status.startswith(settled), _VOLUME_SECONDS, note)
-        holders = [a["server_id"] for a in volume.attachments]
+        volume = self._wait("volume", read, lambda v: (v.status or "").startswith(settled), _VOLUME_SECONDS, note)
+        holders = [a["server_id"] for a in volume.attachments or [] if a.get("server_id")]
         if holders == [server.id]:
             note("volume", volume.status, new)
             return
@@ -282,30 +284,31 @@ class Vm(Inventory):
 
         again("attach the volume", step)
 
-    def _have_ip(self, note: Callable[..., None], server: Any, outside: Any) -> Any:
+    def _have_ip(self, note: Callable[..., None], server: Any, inside: Any, outside: Any) -> Any:
         network = self.cloud.network
 
         def step() -> tuple[Any, bool]:
-            port = self._port(server)
-            ip = self._our_ip(port)
+            ports = self._ports(server)
+            ip = self._our_ip(ports)
             if ip and ip.port_id:
                 return ip, False
             ip = ip or network.create_ip(floating_network_id=outside.id, description=self.mark)
             if network.get_ip(ip.id).port_id:  # Neutron would take it from whoever has it
                 raise TutorialError("The floating IP is in use by now", "", "run the cell again")
-            return network.update_ip(ip, port_id=port.id), True
+            port, address = _way_in(ports, inside)
+            return network.update_ip(ip, port_id=port.id, fixed_ip_address=address), True
 
         ip, new = again("give the server a floating IP", step)
         note("floating IP", ip.status, new)
         read = partial(network.get_ip, ip.id)
-        return self._wait("floating IP", read, lambda i: i.status == "ACTIVE", _ADDRESS_SECONDS, note)
+        return self._wait("floating IP", read, lambda i: i.status in ("ACTIVE", None), _ADDRESS_SECONDS, note)
 
     def pin_host_key(self) -> str:
         """Pin the host key at the first connection; see `cpouta_ssh.pin_host_key`."""
         found = self._there()
         console = again("read the console", partial(self.cloud.compute.get_server_console_output, found.server))
         address = found.ip.floating_ip_address
-        return pin_host_key(self.place.known_hosts, found.server.id, address, console["output"] or "")
+        return pin_host_key(self.place.known_hosts, found.server.id, address, (console or {}).get("output") or "")
 
     def refresh_ssh_rule(self, address: str = "") -> tuple[str, str]:
         """Let SSH in from the address that you have now, instead of the one that you had.
@@ -370,7 +373,8 @@ class Vm(Inventory):
 
     def leavings(self, delete_volume: bool = False) -> list[Row]:
         """List what `clean` would take away, and what it would leave."""
-        rows = [row for row in self.rows() if row["state"] != "missing"]
+        found = self.look()
+        rows = [row for row in self.rows(found) if row["state"] != "missing"]
         return [
             {
                 "resource": row["resource"],
@@ -380,6 +384,8 @@ class Vm(Inventory):
                 else "deleted with all its data"
                 if row["resource"] in ("server", "volume")
                 else "released"
+                if row["resource"] == "floating IP" and self._is_ours(found.ip)
+                else "stays: it is not the tutorial's"
                 if row["resource"] == "floating IP"
                 else "deleted",
             }
@@ -402,13 +408,12 @@ class Vm(Inventory):
             report(0.5, f"{what}: {state}")
 
         with display.progress(f"Clean {self.name}") as report:
-            if found.ip:
+            if self._is_ours(found.ip):
                 again("release the floating IP", lambda: network.delete_ip(found.ip.id))
-            for server in again("list the servers", lambda: list(compute.servers())):
-                if server.metadata.get(PROPERTY) == self.name:
-                    again("delete the server", partial(compute.delete_server, server.id))
-                    gone = partial(self._gone, compute.servers, server.id)
-                    self._wait("server", gone, lambda now: now.status == "gone", _SERVER_SECONDS, quiet)
+            for server in again("list the servers", self._servers):
+                again("delete the server", partial(compute.delete_server, server.id))
+                gone = partial(self._gone, compute.servers, server.id)
+                self._wait("server", gone, lambda now: now.status == "gone", _SERVER_SECONDS, quiet)
             if found.volume and delete_volume:
                 read = partial(storage.get_volume, found.volume.id)
                 free = ("available", "error")
@@ -426,6 +431,10 @@ class Vm(Inventory):
         elif self._record:
             self._record.unlink(missing_ok=True)
 
+    def _is_ours(self, ip: Any) -> bool:
+        """Tell whether the tutorial made a floating IP; the server may have one that the reader gave to it."""
+        return bool(ip) and ip.description == self.mark
+
     def _note_down(self, *, made: bool) -> None:
         """Note what is in the cloud, for `tutorial clean`, which asks no cloud when it lists."""
         if self._record:
@@ -439,6 +448,26 @@ class Vm(Inventory):
 
 class _Gone:
     status = "gone"
+
+
+def _same_key(registered: Any, public: str) -> bool:
+    """Compare a registered key with a public one: by the key itself, or by Nova's fingerprint, the MD5 of the key."""
+    if registered.public_key:
+        return bool(registered.public_key.split()[:2] == public.split()[:2])
+    digest = hashlib.md5(base64.b64decode(public.split()[1]), usedforsecurity=False).hexdigest()
+    return bool(str(registered.fingerprint or "").replace(":", "") == digest)
+
+
+def _way_in(ports: Sequence[Any], inside: Any) -> tuple[Any, str]:
+    """Choose the port of a server that a floating IP goes to, and its address there, for a port may have several."""
+    ways = [(p, a["ip_address"]) for p in ports for a in p.fixed_ips or [] if "." in a.get("ip_address", "")]
+    ways.sort(key=lambda way: way[0].network_id != inside.id)
+    if not ways:
+        raise TutorialError(
+            "The server has no IPv4 address inside the cloud", "a floating IP leads to such an address",
+            "run the cell again in a minute; if it stays, take the server away and make it again: vm.clean()",
+        )  # fmt: skip
+    return ways[0]
 
 
 def _server_failed(server: Any) -> TutorialError:

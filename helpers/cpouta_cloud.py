@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-from helpers import http
+from helpers import cpouta_clouds, http
 from helpers.errors import TutorialError
 
 if TYPE_CHECKING:
@@ -22,11 +22,6 @@ T = TypeVar("T")
 _ATTEMPTS = 4
 _ANSWER_SECONDS = 60
 _PAUSE_SECONDS = 1.0  # doubled after each attempt
-_WHERE = "~/.config/openstack/clouds.yaml"
-_MAKE = (
-    "make an application credential at https://pouta.csc.fi (Identity, Application Credentials), download its "
-    f"clouds.yaml to {_WHERE} and chmod 600 it"
-)
 _QUOTA = ("quota", "over limit", "exceeds allowed")
 
 
@@ -47,43 +42,59 @@ def connect(cloud: str = "cpouta", clouds: Path | None = None) -> "Connection":
     Raises:
         TutorialError: There is no such file or cloud, others may read it, or the cloud refuses the credentials.
     """
+    from keystoneauth1.exceptions import ClientException
     from keystoneauth1.session import Session
     from openstack.config.loader import OpenStackConfig
     from openstack.connection import Connection
     from openstack.exceptions import ConfigException
 
-    words = {"config_files": [str(clouds)], "secure_files": [str(clouds.with_name("secure.yaml"))]} if clouds else {}
-
+    described = cpouta_clouds.find(clouds)
+    if not described:
+        raise cpouta_clouds.missing(cloud)
+    described.require(cloud)
     loader = OpenStackConfig(
-        **words,  # type: ignore[arg-type]
+        config_files=[str(described.main.path)],
+        secure_files=[str(described.secure.path)] if described.secure else [],
         session_constructor=partial(Session, session=http.session()),  # type: ignore[arg-type]
-        load_envvars=not clouds,
+        load_envvars=False,
     )
-    known = loader.get_cloud_names() if loader.config_filename else []
-    if cloud not in known:
-        there = f"it has: {', '.join(known)}" if known else ""
-        raise TutorialError(
-            f"There is no cloud {cloud!r} in {loader.config_filename or _WHERE}",
-            there or "there is no such file",
-            "set the parameter cloud_name to one of those" if there else f"{_MAKE}; name the cloud {cloud} in it",
-        )
-    _keep_private(loader)
     try:
         connection = Connection(config=loader.get_one(cloud, api_timeout=_ANSWER_SECONDS))
-    except ConfigException as error:
-        raise TutorialError(f"{loader.config_filename} can't be used", str(error), "correct it") from None
+    except (ConfigException, ClientException, TypeError, ValueError, OSError) as error:
+        raise TutorialError(f"{described.main.path} can't be used", str(error), "correct it") from None
     again(f"log in to {cloud}", lambda: connection.session.get_token())
+    _require_region(connection, described.main.path)
     return connection
 
 
-def _keep_private(loader: object) -> None:
-    """Refuse a file with a secret in it that others may read."""
-    for path in (Path(str(getattr(loader, name, None))) for name in ("config_filename", "secure_config_filename")):
-        if not path.is_file() or not path.stat().st_mode & 0o077:
-            continue
-        text = path.read_text(encoding="utf-8")
-        if any(f"{secret}:" in text for secret in ("password", "application_credential_secret", "token")):
-            raise TutorialError(f"Others may read {path}", "there is a secret in it", f"chmod 600 {path}")
+def _require_region(connection: "Connection", file: Path) -> None:
+    """Make sure that the cloud's region is clear: the one that is named, or the only one."""
+    auth: Any = connection.session.auth
+    if not hasattr(auth, "get_access"):
+        return  # a log-in of a kind that has no catalog
+    catalog = again("list the regions", lambda: auth.get_access(connection.session).service_catalog.catalog)
+    regions = sorted(
+        {e.get("region_id") or e.get("region") or "" for s in catalog for e in s.get("endpoints", [])} - {""}
+    )
+    named = str(connection.config.region_name or "")
+    if (named and regions and named not in regions) or (not named and len(regions) > 1):
+        raise TutorialError(
+            f"{file} can't be used",
+            f"the cloud has no region {named!r}" if named else "region_name is missing, and the cloud has several",
+            f"write region_name: with one of: {', '.join(regions)}",
+        )
+
+
+def optional(call: Callable[[], T]) -> T | None:
+    """Ask for what a cloud need not show to everybody; None where it refuses (403) or has no such thing (404)."""
+    from openstack import exceptions as sdk
+
+    try:
+        return call()
+    except sdk.HttpException as error:
+        if error.status_code in (403, 404):
+            return None
+        raise
 
 
 def again(what: str, step: Callable[[], T]) -> T:
@@ -113,7 +124,7 @@ def again(what: str, step: Callable[[], T]) -> T:
         raise TutorialError(
             f"The cloud could not {what}",
             f"it has a fault of its own, {_ATTEMPTS} times in a row: {fault}",
-            "look at https://status.csc.fi, and run the cell again later: it goes on where it stopped",
+            "look at https://status.csc.fi and auth_url in clouds.yaml; run the cell again: it goes on where it stopped",
         ) from None
     raise AssertionError("unreachable")
 
@@ -136,8 +147,15 @@ def told(what: str) -> Iterator[None]:
         yield
     except (auth.http.Unauthorized, auth.MissingRequiredOptions) as error:
         raise _not_accepted(what, error) from None
+    except auth.SSLError as error:
+        raise _not_trusted(what, str(error)) from None
     except (auth.ConnectFailure, auth.DiscoveryFailure) as error:
         raise Unsure(f"it can't be reached: {str(error).splitlines()[0]}") from None
+    except auth.EndpointNotFound as error:
+        remedy = "see in clouds.yaml whether region_name and interface are right; without a line for them, add one"
+        raise TutorialError(
+            f"The cloud could not {what}", f"its catalog has no such service: {error}", remedy
+        ) from None
     except sdk.HttpException as error:
         if error.status_code == 401:
             raise _not_accepted(what, error) from None
@@ -152,11 +170,22 @@ def told(what: str) -> Iterator[None]:
         ) from None
 
 
+def _not_trusted(what: str, said: str) -> TutorialError:
+    if "WRONG_VERSION_NUMBER" in said or "wrong version number" in said:
+        why, remedy = "its port does not speak HTTPS", "correct auth_url in clouds.yaml: its port, or http for https"
+    else:
+        why = "its certificate is not trusted on this machine"
+        remedy = (
+            "name the file of its authority as cacert: in clouds.yaml, and see whether this machine's clock is right"
+        )
+    return TutorialError(f"The cloud could not {what}", why, remedy, output=said)
+
+
 def _not_accepted(what: str, error: Exception) -> TutorialError:
     return TutorialError(
         f"The cloud could not {what}",
         "it does not accept the credentials: they have expired, were revoked, or are mistyped",
-        _MAKE,
+        cpouta_clouds.MAKE,
         output=str(error),
     )
 

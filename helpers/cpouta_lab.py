@@ -4,7 +4,6 @@ Its programming interface is real. Its hypervisor is simulated: no server boots,
 """
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from helpers import airgap, cpouta_rates, display
+from helpers import airgap, cpouta_clouds, cpouta_rates, display
 from helpers.cpouta import Cloud, Vm, notes
 from helpers.cpouta_cloud import again, connect
 from helpers.cpouta_ssh import own_address
@@ -165,17 +164,10 @@ def reach(target: str, cloud: str, create: bool = False) -> Cloud | None:
         ours = lab()
         ours.up()
         return ours.cloud()
-    if not create and not _described():
+    if not create and not cpouta_clouds.find():
         display.show("There is no clouds.yaml, so no cloud is asked: the chapter shows its plan.")
         return None
     return Cloud(connect(cloud), cloud, Path.home(), notes())
-
-
-def _described() -> bool:
-    """Tell whether the reader has a clouds.yaml, or names one in the environment."""
-    from openstack.config.loader import CONFIG_FILES
-
-    return "OS_CLIENT_CONFIG_FILE" in os.environ or any(Path(path).exists() for path in CONFIG_FILES)
 
 
 def service_desk(vm: Vm, ours: Lab | None = None) -> list[str]:

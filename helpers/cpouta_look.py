@@ -5,13 +5,13 @@ pairs by their name, network resources in their description, for that is there f
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from helpers import cpouta_rates, display, ssh
-from helpers.cpouta_cloud import again
+from helpers.cpouta_cloud import again, optional
 from helpers.errors import TutorialError
 
 if TYPE_CHECKING:
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 PROPERTY = "tutorial"
 RULE = "tutorial: SSH from your own address"
 _OLDEST_UBUNTU = 22.04
+_TCP = ("any", "tcp", "6")
+# Who owns the port of a router in the project's own network: a plain router, a distributed one, a highly available one.
+_INSIDE = (
+    "network:router_interface",
+    "network:router_interface_distributed",
+    "network:ha_router_replicated_interface",
+)
 Row = Mapping[str, object]
 
 
@@ -116,46 +123,70 @@ class Inventory:
         return again("look what is there", self._look)
 
     def _look(self) -> Found:
-        servers = [s for s in self.cloud.compute.servers() if s.metadata.get(PROPERTY) == self.name]
-        volumes = [v for v in self.cloud.block_storage.volumes() if v.metadata.get(PROPERTY) == self.name]
-        groups = list(self.cloud.network.security_groups(description=self.mark))
-        group, server, volume = (next(iter(things), None) for things in (groups, servers, volumes))
+        server = next(iter(self._servers()), None)
+        volumes = [v for v in self.cloud.block_storage.volumes() if (v.metadata or {}).get(PROPERTY) == self.name]
+        groups = [g for g in self.cloud.network.security_groups(description=self.mark) if g.description == self.mark]
+        group, volume = (next(iter(things), None) for things in (groups, volumes))
         key = self.cloud.compute.find_keypair(self.name)
-        return Found(key, group, server, volume, self._our_ip(self._port(server)))
+        return Found(key, group, server, volume, self._our_ip(self._ports(server)))
 
-    def _port(self, server: Any) -> Any:
-        return next(self.cloud.network.ports(device_id=server.id), None) if server else None
+    def _servers(self) -> list[Any]:
+        """List the servers that carry the tutorial's mark."""
+        return [s for s in self.cloud.compute.servers() if (s.metadata or {}).get(PROPERTY) == self.name]
 
-    def _our_ip(self, port: Any) -> Any:
-        """Find our floating IP: the one at our server, else one that nobody uses; never one in use elsewhere."""
-        ours = list(self.cloud.network.ips(description=self.mark))
-        here = [ip for ip in ours if port and ip.port_id == port.id]
-        return next(iter(here + [ip for ip in ours if not ip.port_id]), None)
+    def _ports(self, server: Any) -> list[Any]:
+        """List the ports of a server: one for each network that it is in."""
+        return [p for p in self.cloud.network.ports(device_id=server.id) if p.device_id == server.id] if server else []
+
+    def _our_ip(self, ports: Sequence[Any]) -> Any:
+        """Find the floating IP: one at any port of our server, else an unused one of ours; none in use elsewhere."""
+        every, here = list(self.cloud.network.ips()), {port.id for port in ports}
+        ours = [ip for ip in every if ip.description == self.mark]
+        at_server = [ip for ip in (*ours, *every) if ip.port_id in here]
+        return next(iter(at_server + [ip for ip in ours if not ip.port_id]), None)
 
     def quota(self) -> list[Row]:
         """Compare the project's quota with what is still to be made.
 
         Returns:
-            A row a resource: resource, used, limit, needed, wanted limit, enough.
+            A row a resource: resource, used, limit, needed, wanted limit, enough. What the cloud does not show to you
+            is `unknown`.
         """
         found, flavor = self.look(), self.flavor()
         return again("read the quota", partial(self._quota, found, flavor))
 
     def _quota(self, found: Found, flavor: Any) -> list[Row]:
-        compute = self.cloud.compute.get_limits().absolute
-        storage = self.cloud.block_storage.get_limits().absolute
-        network = self.cloud.network.get_quota(str(self.cloud.current_project_id), details=True)
-        new = 0 if found.server else 1
-        rows = (
-            ("instances", compute.instances_used, compute.instances, new),
-            ("cores", compute.total_cores_used, compute.total_cores, new * flavor.vcpus),
-            ("memory (GiB)", compute.total_ram_used / 1024, compute.total_ram / 1024, new * flavor.ram / 1024),
-            ("floating IPs", network.floating_ips["used"], network.floating_ips["limit"], 0 if found.ip else 1),
-            ("volumes", storage.total_volumes_used, storage.max_total_volumes, 0 if found.volume else 1),
-            ("volumes (GiB)", storage.total_gigabytes_used, storage.max_total_volume_gigabytes,
-             0 if found.volume else self.wanted.volume_gib),
-        )  # fmt: skip
-        return [_quota_row(*row) for row in rows]
+        limits = [optional(service.get_limits) for service in (self.cloud.compute, self.cloud.block_storage)]
+        compute, storage = ((answer.absolute if answer else None) for answer in limits)
+        ips_used, ips_limit = self._floating_ips()
+        new, no_volume = 0 if found.server else 1, 0 if found.volume else 1
+
+        def row(name: str, of: Any, used: str, limit: str, needed: float, unit: int = 1) -> Row:
+            many, most = getattr(of, used, None), getattr(of, limit, None)
+            scaled = most if most is None or most < 0 else most / unit  # a negative limit means none
+            return _quota_row(name, None if many is None else many / unit, scaled, needed)
+
+        return [
+            row("instances", compute, "instances_used", "instances", new),
+            row("cores", compute, "total_cores_used", "total_cores", new * (flavor.vcpus or 0)),
+            row("memory (GiB)", compute, "total_ram_used", "total_ram", new * (flavor.ram or 0) / 1024, 1024),
+            _quota_row("floating IPs", ips_used, ips_limit, 0 if found.ip else 1),
+            row("volumes", storage, "total_volumes_used", "max_total_volumes", no_volume),
+            row("volumes (GiB)", storage, "total_gigabytes_used", "max_total_volume_gigabytes",
+                no_volume * self.wanted.volume_gib),
+        ]  # fmt: skip
+
+    def _floating_ips(self) -> tuple[float | None, float | None]:
+        """Give how many floating IPs the project has and may have; a cloud without details says the limit only."""
+        network, project = self.cloud.network, str(self.cloud.current_project_id)
+        details = optional(lambda: network.get_quota(project, details=True))
+        if details and isinstance(details.floating_ips, dict):
+            counts = details.floating_ips
+            return (counts.get("used") or 0) + (counts.get("reserved") or 0), counts.get("limit")
+        plain = optional(lambda: network.get_quota(project))
+        limit = plain.floating_ips if plain else None
+        mine = [ip for ip in network.ips() if ip.project_id in (None, project)]
+        return len(mine), limit if isinstance(limit, int) else None
 
     def flavor(self) -> Any:
         """Find the flavor that is wanted, however it is spelled.
@@ -163,7 +194,7 @@ class Inventory:
         Raises:
             TutorialError: There is none of that name, or no rate is published for it.
         """
-        there = {f.name: f for f in again("list the flavors", lambda: list(self.cloud.compute.flavors()))}
+        there = {f.name: f for f in again("list the flavors", lambda: list(self.cloud.compute.flavors())) if f.name}
         name = cpouta_rates.choose_flavor(self.wanted.flavor, there)
         cpouta_rates.per_hour(name)
         return there[name]
@@ -174,13 +205,15 @@ class Inventory:
         Raises:
             TutorialError: There is none of that name, or it is another or an older system.
         """
-        there = {i.name: i for i in again("list the images", lambda: list(self.cloud.image.images(status="active")))}
+        images = again("list the images", lambda: list(self.cloud.image.images(status="active")))
+        there = {image.name: image for image in images if image.name}  # an image need not have a name
         fit = {name: image for name, image in there.items() if _ubuntu(name) >= _OLDEST_UBUNTU}
         if self.wanted.image not in fit:
             why = "the course needs Ubuntu 22.04 or newer" if self.wanted.image in there else "there is no such image"
-            raise TutorialError(
-                f"The image {self.wanted.image!r} can't be used", why, f"choose one of: {', '.join(sorted(fit))}"
+            remedy = (
+                f"choose one of: {', '.join(sorted(fit))}" if fit else "the project sees no image of Ubuntu: ask CSC"
             )
+            raise TutorialError(f"The image {self.wanted.image!r} can't be used", why, remedy)
         return fit[self.wanted.image]
 
     def networks(self) -> tuple[Any, Any]:
@@ -194,17 +227,22 @@ class Inventory:
     def _networks(self) -> tuple[Any, Any]:
         network = self.cloud.network
         ways: dict[str, tuple[Any, Any]] = {}
-        for router in (r for r in network.routers() if r.external_gateway_info):
-            outside = network.get_network(router.external_gateway_info["network_id"])
-            for port in network.ports(device_id=router.id, device_owner="network:router_interface"):
-                inside = network.get_network(port.network_id)
-                ways[inside.name] = (inside, outside)
-        fit = [way for name, way in ways.items() if self.wanted.network in ("", name)]
+        for router in network.routers():
+            gateway = (router.external_gateway_info or {}).get("network_id")
+            if not gateway or router.is_admin_state_up is False:
+                continue
+            for port in network.ports(device_id=router.id):
+                if port.device_id == router.id and port.device_owner in _INSIDE and port.network_id not in ways:
+                    ways[port.network_id] = (network.get_network(port.network_id), network.get_network(gateway))
+        names = sorted(inside.name or identity for identity, (inside, _) in ways.items())
+        fit = [way for identity, way in ways.items() if self.wanted.network in ("", way[0].name, identity)]
         if len(fit) != 1:
             raise TutorialError(
-                "No network of the project leads to the outside" if not ways else "Which network is meant?",
-                f"there are: {', '.join(sorted(ways))}" if ways else "it has no router, or none with a gateway",
-                "set the parameter network"
+                "Which network is meant?" if ways else "No network of the project leads to the outside",
+                f"these lead to the outside: {', '.join(names)}"
+                if ways
+                else "it has no router, or none with a gateway",
+                "set the parameter network to the name or the id of one"
                 if ways
                 else "https://docs.csc.fi/cloud/pouta/networking/ says how to make them",
             )
@@ -214,26 +252,37 @@ class Inventory:
         """List what is there and what is not: resource, name, state, detail, BU/h."""
         found = found or self.look()
         rate, server, volume, ip = cpouta_rates.per_hour, found.server, found.volume, found.ip
-        flavor = server.flavor.original_name if server else self.wanted.flavor
+        flavor = self._flavor_name(server) if server else self.wanted.flavor
         return [
             _row("key pair", self.name, "there" if found.key else "missing", "", 0),
             _row("security group", self.name, "there" if found.group else "missing",
                  f"SSH from {', '.join(self._admitted(found.group)) or 'nowhere'}", 0),
-            _row("server", self.name, server.status if server else "missing", flavor,
-                 rate(flavor, state=server.status) if server else 0),
-            _row("volume", self.name, volume.status if volume else "missing",
-                 f"{volume.size if volume else self.wanted.volume_gib} GiB",
-                 rate(volume_gib=volume.size) if volume else 0),
-            _row("floating IP", ip.floating_ip_address if ip else "", ip.status if ip else "missing",
+            _row("server", self.name, server.status or "unknown" if server else "missing", flavor,
+                 rate(flavor, state=server.status or "") if server else 0),
+            _row("volume", self.name, volume.status or "unknown" if volume else "missing",
+                 f"{(volume.size or 'unknown') if volume else self.wanted.volume_gib} GiB",
+                 rate(volume_gib=volume.size or 0) if volume else 0),
+            _row("floating IP", ip.floating_ip_address if ip else "", ip.status or "unknown" if ip else "missing",
                  "at the server" if ip and ip.port_id else "", rate(floating_ips=1) if ip else 0),
         ]  # fmt: skip
 
+    def _flavor_name(self, server: Any) -> str:
+        """Give the name of a server's flavor; an old interface gives its id only."""
+        if name := getattr(server.flavor, "original_name", None) or getattr(server.flavor, "name", None):
+            return str(name)
+        identity = getattr(server.flavor, "id", None)
+        flavors = again("list the flavors", lambda: list(self.cloud.compute.flavors()))
+        return next((str(f.name) for f in flavors if f.name and f.id == identity), self.wanted.flavor)
+
     def _admitted(self, group: Any) -> list[str]:
-        return [rule["remote_ip_prefix"] for rule in self._ssh_rules(group)]
+        """List from where a group's rules let SSH in, our own rule's place first."""
+        rules = [r for r in (group.security_group_rules or [] if group else []) if _admits_ssh(r)]
+        rules.sort(key=lambda rule: rule.get("description") != RULE)
+        return list(dict.fromkeys(_origin(rule) for rule in rules))
 
     @staticmethod
     def _ssh_rules(group: Any) -> list[Any]:
-        return [r for r in group.security_group_rules if r["description"] == RULE] if group else []
+        return [r for r in group.security_group_rules or [] if r.get("description") == RULE] if group else []
 
     def plan(self) -> bool:
         """Show what would be made, what it would cost, and whether the quota allows it; nothing is made.
@@ -247,7 +296,7 @@ class Inventory:
         display.table(quota, title="The project's quota, and what is still needed")
         cost = self.wanted.per_hour()
         display.show(f"in the end: {cost:.2f} BU an hour, {cost * cpouta_rates.HOURS_A_MONTH:,.0f} BU a month")
-        return all(row["enough"] == "yes" for row in quota)
+        return all(row["enough"] != "no" for row in quota)
 
 
 def _ubuntu(name: str) -> float:
@@ -259,13 +308,33 @@ def _row(resource: str, name: str, state: str, detail: str, cost: float) -> Row:
     return {"resource": resource, "name": name, "state": state, "detail": detail, "BU/h": f"{cost:.2f}"}
 
 
-def _quota_row(resource: str, used: float, limit: float, needed: float) -> Row:
-    enough = limit < 0 or needed == 0 or used + needed <= limit
+def _admits_ssh(rule: Mapping[str, Any]) -> bool:
+    """Tell whether a rule of a security group lets in TCP to port 22; a rule without ports lets in all of them."""
+    if rule.get("direction", "ingress") != "ingress" or str(rule.get("protocol") or "any").lower() not in _TCP:
+        return False
+    first, last = rule.get("port_range_min"), rule.get("port_range_max")
+    return (first is None or int(first) <= 22) and (last is None or int(last) >= 22)
+
+
+def _origin(rule: Mapping[str, Any]) -> str:
+    if group := rule.get("remote_group_id"):
+        return f"the group {group}"
+    return str(rule.get("remote_ip_prefix") or f"everywhere ({rule.get('ethertype') or 'IPv4'})")
+
+
+def _quota_row(resource: str, used: float | None, limit: float | None, needed: float) -> Row:
+    known = used is not None and limit is not None
+    used_now, most = used or 0, -1 if limit is None else limit
+    enough = (
+        "yes" if needed == 0 or (known and (most < 0 or used_now + needed <= most)) else "no" if known else "unknown"
+    )
+    if limit is not None and limit < 0:
+        enough = "yes"
     return {
         "resource": resource,
-        "used": f"{used:g}",
-        "limit": "none" if limit < 0 else f"{limit:g}",
+        "used": "unknown" if used is None else f"{used:g}",
+        "limit": "unknown" if limit is None else "none" if limit < 0 else f"{limit:g}",
         "needed": f"{needed:g}",
-        "wanted limit": f"{max(limit, used + needed):g}" if limit >= 0 else "none",
-        "enough": "yes" if enough else "no",
+        "wanted limit": "unknown" if limit is None else "none" if limit < 0 else f"{max(limit, used_now + needed):g}",
+        "enough": enough,
     }

@@ -155,6 +155,7 @@ def test_without_a_clouds_yaml_the_chapter_plans_unless_something_is_to_be_made(
         cpouta_lab.reach(target, "cpouta")
 
 
+@unit
 def test_credentials_come_from_clouds_yaml_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clouds = tmp_path / "clouds.yaml"
     monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(clouds))
