@@ -124,7 +124,7 @@ def again(what: str, step: Callable[[], T]) -> T:
         raise TutorialError(
             f"The cloud could not {what}",
             f"it has a fault of its own, {_ATTEMPTS} times in a row: {fault}",
-            "look at https://status.csc.fi and auth_url in clouds.yaml; run the cell again: it goes on where it stopped",
+            "look at https://status.csc.fi and at auth_url; run the cell again, it goes on where it stopped",
         ) from None
     raise AssertionError("unreachable")
 
