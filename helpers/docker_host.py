@@ -49,7 +49,7 @@ class Host:
     Attributes:
         package: The package that the engine comes from, with its version; empty where none is installed.
         engine: The version of the engine that answers; empty where none does. Podman, which answers to the name
-            `docker` without being Docker, is named as such.
+            `docker` without being Docker, is named: `podman 4.9.3`.
         root: The folder of Docker's data.
         driver: The storage driver.
         images: How many images there are.
@@ -95,7 +95,7 @@ def look(target: Target) -> Host:
     podman = told["client"].lower().startswith("podman")
     return Host(
         package=told["package"],
-        engine=told["client"] if podman else info["engine"] or "",
+        engine=told["client"].replace(" version", "") if podman else info["engine"] or "",
         root=info["root"] or "",
         driver=info["driver"] or "",
         images=_number(info["images"]),

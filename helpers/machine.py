@@ -21,7 +21,8 @@ _FACTS = {
 _CAPABILITIES: dict[str, str] = {
     Capability.DOCKER: "docker info >/dev/null && ! docker --version | grep -qi podman && echo yes",
     Capability.ROOT: '{ [ "$(id -u)" = 0 ] || sudo -n true; } && echo yes',
-    Capability.SYSTEMD: '[ -d /run/systemd/system ] && [ "$(systemctl is-system-running)" != offline ] && echo yes',
+    Capability.SYSTEMD: """[ -d /run/systemd/system ] && command -v systemctl >/dev/null &&
+      [ "$(systemctl is-system-running)" != offline ] && echo yes""",
     Capability.GPU: "nvidia-smi -L | grep -q '^GPU ' && echo yes",
 }
 _LISTENING = {

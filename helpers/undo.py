@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 
-from helpers import processes
+from helpers import processes, shell
 from helpers.errors import TutorialError, Unreachable
+from helpers.target import opened
 
 # Modules of chapters that leave something behind; each has `leftovers(target) -> list[Leftover]`.
 ON_THE_MACHINE = (
@@ -55,11 +56,24 @@ def leftovers(target: str) -> list[Leftover]:
     try:
         for module in ON_THE_MACHINE:
             found += _of(module, target)
+        found += _silent_engine(target)
     except Unreachable as error:
         found.append(Leftover("what is on the machine", target, None, f"it can't be reached: {error.why}"))
     for module in AROUND_IT:
         found += _of(module, target)
     return found
+
+
+def _silent_engine(target: str) -> list[Leftover]:
+    """Name what can't be asked for where Docker is installed and does not answer: no answer is not `nothing`."""
+    if target in ("local", "vm"):
+        return []
+    answers = "{ ! command -v docker || docker --version | grep -qi podman || docker info; } >/dev/null && echo yes"
+    with opened(target) as machine:
+        if shell.query(machine, {"Docker": answers})["Docker"] == "yes":
+            return []
+    stays = "Docker does not answer, so it can't be listed; start it (`tutorial doctor` says more), and clean again"
+    return [Leftover("what is in Docker", target, None, stays)]
 
 
 def _of(module: str, target: str) -> list[Leftover]:
