@@ -4,14 +4,14 @@ import platform
 import re
 import shutil
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from helpers import processes
+from helpers import processes, shell
+from helpers.errors import TutorialError
 from helpers.settings import settings
-from helpers.shell import environment
+from helpers.target_local import run_here
 
 GIB = 2**30
 FREE_DISK = 2 * GIB
@@ -86,10 +86,8 @@ def docker_engine() -> str:
 
 def _version(*argv: str) -> str:
     try:
-        done = subprocess.run(
-            argv, capture_output=True, text=True, timeout=10, stdin=subprocess.DEVNULL, env=environment(argv[0])
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        done = run_here(argv, check=False, timeout=shell.ANSWER_SECONDS)
+    except TutorialError:  # it hangs
         return ""
     match = re.search(r"\d+(\.\d+)+\w*", done.stdout + done.stderr)
     return match.group() if match and done.returncode == 0 else ""
@@ -135,7 +133,7 @@ def _chromium() -> str:
 def _reachable(host: str) -> str:
     argv: Sequence[str] = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", host, "true")
     try:
-        done = subprocess.run(argv, capture_output=True, timeout=30, stdin=subprocess.DEVNULL, env=environment(argv[0]))
-    except (OSError, subprocess.TimeoutExpired):
+        done = run_here(argv, check=False, timeout=30)
+    except TutorialError:
         return ""
     return "answers" if done.returncode == 0 else ""

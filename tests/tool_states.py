@@ -24,7 +24,7 @@ _ENGINE = """case "$*" in
   *NCPU*) printf 'name=%s\\ncores=6\\nmemory=8589934592\\n' NAME ;;
   *"version -f"*|*"version --format"*) echo 28.1.1 ;;
   "ps -q"|"ps -aq") echo 3f2a1b0c9d8e ;;
-  start*) echo "$*" >>"$DOCKER_LOG" ;;
+  start*) echo "$*" >>"${0%/*}/../docker.log" ;;
 esac"""
 _NO_ENGINE = """case "$1" in
   --version|-v) echo 'Docker version 28.1.1, build 4eba377'; exit ;;
@@ -176,7 +176,7 @@ def environment(name: str, folder: Path) -> dict[str, str]:
 
     Args:
         name: The name of one of `STATES`.
-        folder: An empty folder, in which its programs are made.
+        folder: A folder, in which its programs are made; in its file `docker.log` is what `docker start` was asked for.
     """
     state = STATES[name]
     programs = folder / "programs"
@@ -185,4 +185,4 @@ def environment(name: str, folder: Path) -> dict[str, str]:
         (programs / program).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
         (programs / program).chmod(0o755)
     path = f"{programs}:{_system(UNDER_TEST | state.without).name}"
-    return {"PATH": path, "DOCKER_LOG": str(folder / "docker.log"), **state.environment}
+    return {"PATH": path, **state.environment}
