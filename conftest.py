@@ -5,11 +5,14 @@ import os
 import pytest
 from nbval.plugin import IPyNbCell
 
+from helpers.signals import let_children_hear
+
 _OWNER = "nbval"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Have helpers show plain text, which is what git keeps and nbval compares."""
+    """Have helpers show plain text, which is what git keeps and nbval compares; have what tests start hear signals."""
+    let_children_hear()
     if config.getoption("--nbval"):
         os.environ.update(TUTORIAL_DISPLAY="text", TUTORIAL_CHAPTER=_OWNER, PYDEVD_DISABLE_FILE_VALIDATION="1")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from helpers.errors import TutorialError
+from helpers.signals import let_children_hear
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -314,6 +315,7 @@ def _interruptible() -> Iterator[None]:
 
 def main() -> None:
     """Run the command; a `TutorialError` is shown as a message and gives exit code 1."""
+    let_children_hear()
     try:
         app()
     except TutorialError as error:

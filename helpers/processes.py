@@ -18,6 +18,7 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wa
 from helpers.errors import TutorialError, mask
 from helpers.settings import settings
 from helpers.shell import environment
+from helpers.signals import let_children_hear
 
 GRACE = 10.0  # seconds that a process has to end by itself before it is killed
 
@@ -169,6 +170,7 @@ def start(
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # a Ctrl-C in the kernel must not end it
+                preexec_fn=let_children_hear(),
             )
     except OSError as error:
         remedy = f"see that {argv[0]} is installed and may be executed; `tutorial doctor` says how"

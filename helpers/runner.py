@@ -26,6 +26,7 @@ from helpers.executed import Shelf
 from helpers.executed import executed_folder as executed_folder
 from helpers.settings import settings
 from helpers.shell import environment
+from helpers.signals import let_children_hear
 
 KEPT_RUNS = 10
 _live: set["subprocess.Popen[str]"] = set()  # ended when the run is interrupted
@@ -116,6 +117,7 @@ def run(
     Raises:
         TutorialError: A parameter is one that none of the chapters has; nothing has run then.
     """
+    let_children_hear()
     wanted = _parameters(chosen, target, dict(parameters or {}))
     started = datetime.now(UTC)
     folder = settings().build / "runs" / f"{started:%Y%m%dT%H%M%S.%f}-{target}"
@@ -260,6 +262,7 @@ def _execute(
             text=True,
             env={**environment(sys.executable), **variables},
             start_new_session=True,
+            preexec_fn=let_children_hear(),
         )
         limit = threading.Timer(settings().notebook_timeout, _end, (child, outcome))
         limit.start()

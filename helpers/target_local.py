@@ -3,7 +3,6 @@
 import os
 import platform
 import shutil
-import signal
 import subprocess
 import threading
 import time
@@ -16,6 +15,7 @@ import psutil
 
 from helpers.errors import TutorialError
 from helpers.shell import environment
+from helpers.signals import let_children_hear
 from helpers.target import Capability, Completed, Target, failed
 
 _END_SECONDS = 5.0  # that a command has to end after SIGKILL; one that waits for a broken disk does not end
@@ -144,7 +144,7 @@ def pipe_here(source: Sequence[str], argv: Sequence[str], timeout: float, target
     try:
         first = subprocess.Popen(
             list(source), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=environment(source[0]), start_new_session=True,
+            env=environment(source[0]), start_new_session=True, preexec_fn=let_children_hear(),
         )  # fmt: skip
     except OSError as error:
         raise failed(target, _not_started(source, error)) from None
@@ -152,7 +152,7 @@ def pipe_here(source: Sequence[str], argv: Sequence[str], timeout: float, target
         try:
             done = subprocess.run(
                 list(argv), stdin=first.stdout, capture_output=True, encoding="utf-8", errors="replace",
-                timeout=timeout, env=environment(argv[0]),
+                timeout=timeout, env=environment(argv[0]), preexec_fn=let_children_hear(),
             )  # fmt: skip
         except BaseException as error:
             _end_group(first)
@@ -203,7 +203,6 @@ def run_here(
     cwd: Path | None = None,
 ) -> Completed:
     """Run a command on this machine in a process group of its own; parameters and result as in `Target.run`."""
-    _let_children_hear_hangups()
     started = time.monotonic()
     told: Callable[[str], None] | None = stream if callable(stream) else print if stream else None
     try:
@@ -217,6 +216,7 @@ def run_here(
             encoding="utf-8",
             errors="replace",
             start_new_session=True,
+            preexec_fn=let_children_hear(),
         )
     except OSError as error:
         done = _not_started(argv, error)
@@ -247,12 +247,6 @@ def _not_started(argv: Sequence[str], error: OSError) -> Completed:
     """Give a command that could not be started the exit code that a shell gives it."""
     missing = isinstance(error, FileNotFoundError) and error.filename == argv[0]
     return Completed(list(argv), 127 if missing else 126, "", str(error), 0.0)
-
-
-def _let_children_hear_hangups() -> None:
-    """Catch SIGHUP where it is ignored, as under nohup: children inherit that, and ssh ends its jump host's by it."""
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def _streamed(

@@ -13,6 +13,7 @@ import pexpect
 
 from helpers.errors import TutorialError, mask
 from helpers.shell import environment
+from helpers.signals import let_children_hear
 from helpers.target import Target
 from helpers.target_ssh import MARK
 
@@ -78,6 +79,7 @@ def converse(
         dimensions=(50, 160),
         cwd=str(Path.home()),
         env=environment(first),
+        preexec_fn=let_children_hear(),
     )
     try:
         talk.listen(child, timeout)
