@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FOLDER = ROOT / "deployments" / "host"
 FRESH_MACHINE = FOLDER / "fresh_machine.py"  # an inventory: what a plan is computed for where there is no machine
-_NO_DEPLOYS = {"fresh_machine", "daemon_json", "apt_source", "cuda_profile"}  # an inventory, and what deploys share
+_NO_DEPLOYS = {"fresh_machine", "daemon_json", "apt_source", "cuda_profile", "rights"}  # what deploys share
 _SECONDS = 1800.0
 _ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "PYINFRA_FAKE_DELAY": "0", "PYINFRA_FAKE_DELAY_JITTER": "0"}
 _RESULT = '{"plan":'  # pyinfra's result is one line of JSON, the rest is its log

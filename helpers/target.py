@@ -239,7 +239,8 @@ class Target(ABC):
             What would change, or has changed.
 
         Raises:
-            TutorialError: There is no such deploy, it failed, or this target is not to be changed.
+            TutorialError: There is no such deploy, it failed, the user has no root rights, or this target is not to be
+                changed.
         """
         from helpers import provision
 
@@ -248,6 +249,8 @@ class Target(ABC):
                 f"The deploy {deploy} is not for the target local", "it would change this machine", "use the target "
                 "host for that, vm, or the name of a Host", target=self.name,
             )  # fmt: skip
+        if self.kind != "local":
+            self.run(self.sudo("true"), repeatable=True)  # without root rights it says why there are none
         with self.inventory() as words:
             return provision.apply(self, words, deploy, data or {}, dry, watch)
 

@@ -1,5 +1,6 @@
 """Deploys as chapters run them: a dry run changes nothing, a second run neither, an error names its operation."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from helpers import provision
 from helpers.errors import TutorialError
 from helpers.target import Target
+from tests import tool_states
 
 DEPLOY = """
 from io import StringIO
@@ -110,3 +112,24 @@ def test_a_deploy_that_is_not_there_is_answered_with_those_that_are() -> None:
     with pytest.raises(TutorialError, match="There is no deploy nothing") as error:
         Target.open("local").apply("nothing", dry=True)
     assert "data_root, docker" in error.value.remedy and "fresh_machine" not in error.value.remedy
+
+
+@pytest.mark.unit
+def test_no_deploy_takes_sudo_for_granted() -> None:
+    assert [p.name for p in provision.FOLDER.glob("*.py") if "_sudo=True" in p.read_text(encoding="utf-8")] == []
+
+
+@pytest.mark.component
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has root's rights without sudo")
+def test_root_needs_no_sudo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in tool_states.environment("root without sudo", tmp_path).items():
+        monkeypatch.setenv(name, value)
+    assert "Install the toolkit" in Target.open("host").apply("container_toolkit", dry=True).changed
+
+
+@pytest.mark.unit
+def test_without_root_rights_the_reason_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in tool_states.environment("sudo wants a password", tmp_path).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TutorialError, match="sudo does not run commands for this user"):
+        Target.open("host").apply("docker")

@@ -10,6 +10,8 @@ from pyinfra.facts.files import FileContents
 from pyinfra.facts.server import Command
 from pyinfra.operations import apt, files, server
 
+from deployments.host import rights
+
 LISTS = "/etc/apt/sources.list.d"
 TOOLS = ("ca-certificates", "curl", "gpg")
 
@@ -18,13 +20,13 @@ def tools() -> None:
     """Have what fetches a file and reads a key; the package lists are read anew only where one is missing."""
     missing = sorted(set(TOOLS) - set(host.get_fact(DebPackages) or {}))
     if missing:
-        apt.packages(name=f"Install {', '.join(missing)}", packages=missing, update=True, _sudo=True)
+        apt.packages(name=f"Install {', '.join(missing)}", packages=missing, update=True, _sudo=rights.needed())
 
 
 def script(name: str, file: str, *words: str) -> None:
     """Run a script that lies beside the deploys, as root."""
     text = (Path(__file__).parent / file).read_text(encoding="utf-8")
-    server.shell(name=name, commands=[join(["sh", "-c", text, file, *words])], _sudo=True)
+    server.shell(name=name, commands=[join(["sh", "-c", text, file, *words])], _sudo=rights.needed())
 
 
 def key(whose: str, address: str, fingerprint: str, keyring: str) -> bool:
@@ -41,7 +43,7 @@ def source(what: str, name: str, line: str, new_key: bool = False) -> None:
     path = f"{LISTS}/{name}.list"
     if new_key or host.get_fact(FileContents, path=path) != [line]:
         read(what, line)
-    files.put(name=f"Add {what}", src=StringIO(f"{line}\n"), dest=path, mode="644", _sudo=True)
+    files.put(name=f"Add {what}", src=StringIO(f"{line}\n"), dest=path, mode="644", _sudo=rights.needed())
 
 
 def read(what: str, line: str) -> None:
@@ -51,5 +53,5 @@ def read(what: str, line: str) -> None:
     server.shell(
         name=f"Read {what}",
         commands=[f"w=$(mktemp -d); trap 'rm -rf $w' EXIT; echo {quote(line)} >$w/one.list; {command}"],
-        _sudo=True,
+        _sudo=rights.needed(),
     )

@@ -14,7 +14,7 @@ from pyinfra.facts.files import FindInFile
 from pyinfra.facts.server import Command
 from pyinfra.operations import apt, files, server
 
-from deployments.host import apt_source, daemon_json
+from deployments.host import apt_source, daemon_json, rights
 
 BASE = "https://nvidia.github.io/libnvidia-container"
 FINGERPRINT = "C95B321B61E88C1809C4F759DDCAE044F796ECB0"
@@ -45,9 +45,11 @@ files.put(
     src=StringIO(f"Package: {' '.join(PACKAGES)}\nPin: version {version}\nPin-Priority: 1001\n"),
     dest="/etc/apt/preferences.d/nvidia-container-toolkit",
     mode="644",
-    _sudo=True,
+    _sudo=rights.needed(),
 )
-apt.packages(name="Install the toolkit", packages=[f"{package}={version}" for package in PACKAGES], _sudo=True)
+apt.packages(
+    name="Install the toolkit", packages=[f"{package}={version}" for package in PACKAGES], _sudo=rights.needed()
+)
 
 settings = {"accept-nvidia-visible-devices-as-volume-mounts": ("true", "true")}
 if low_level:
@@ -56,16 +58,16 @@ for setting, (value, written) in settings.items():
     pattern = f"^{setting.rpartition('.')[2]} = {written}".replace("[", r"\[").replace("]", r"\]")
     if not host.get_fact(FindInFile, path=CONFIG, pattern=pattern):
         command = f"nvidia-ctk --quiet config --config-file={CONFIG} --set {setting}={value} --in-place"
-        server.shell(name=f"Set {setting}", commands=[command], _sudo=True)
+        server.shell(name=f"Set {setting}", commands=[command], _sudo=rights.needed())
 
 if "nvidia" not in docker.get("runtimes", {}) or (default and docker.get("default-runtime") != "nvidia"):
     words = "nvidia-ctk --quiet runtime configure --runtime=docker" + (" --set-as-default" if default else "")
-    server.shell(name="Tell Docker of NVIDIA's runtime", commands=[words], _sudo=True)
+    server.shell(name="Tell Docker of NVIDIA's runtime", commands=[words], _sudo=rights.needed())
 # Ask the engine that runs, too: an earlier run may have been cut off before its restart.
 asked = (
     "docker info -f 'default={{.DefaultRuntime}} {{range $name, $_ := .Runtimes}}{{$name}} {{end}}' 2>/dev/null || true"
 )
-known = (host.get_fact(Command, asked, _sudo=True) or "").split()
+known = (host.get_fact(Command, asked, _sudo=rights.needed()) or "").split()
 if "nvidia" not in known or (default and "default=nvidia" not in known):
     daemon_json.start("restart")
 
@@ -74,5 +76,5 @@ if not host.get_fact(FindInFile, path=CONTAINERD, pattern="nvidia-container-runt
     server.shell(
         name="Tell containerd of NVIDIA's runtime",
         commands=[f"{there}nvidia-ctk --quiet runtime configure --runtime=containerd && systemctl restart containerd"],
-        _sudo=True,
+        _sudo=rights.needed(),
     )

@@ -12,7 +12,7 @@ from pyinfra.facts.files import Sha256File
 from pyinfra.facts.server import Home
 from pyinfra.operations import apt, files, server
 
-from deployments.host import apt_source, cuda_profile
+from deployments.host import apt_source, cuda_profile, rights
 
 base = host.data.get("cuda_repository", "https://developer.download.nvidia.com/compute/cuda")
 version = str(host.data.get("cuda", "12.2"))
@@ -32,7 +32,7 @@ files.download(
     src=f"{base}/repos/ubuntu2204/x86_64/cuda-ubuntu2204.pin",
     dest="/etc/apt/preferences.d/cuda-repository-pin-600",
     mode="644",
-    _sudo=True,
+    _sudo=rights.needed(),
 )
 if package not in installed:
     apt_source.script(
@@ -47,11 +47,11 @@ if (
     package not in installed or given != known
 ):  # the source comes with the package, and holds as soon as its key is there
     apt_source.read("the local repository", f"deb [signed-by={local}/{keyring}] file://{local} /")
-    server.shell(name="Add CUDA's key", commands=[f"install -m 644 {local}/{keyring} {key}"], _sudo=True)
+    server.shell(name="Add CUDA's key", commands=[f"install -m 644 {local}/{keyring} {key}"], _sudo=rights.needed())
 # The package cuda brings a driver of the branch that it was made with; beside another one only the toolkit is wanted.
 same = str(host.data.get("driver", "535")) == driver.partition(".")[0]
 wanted = "cuda" if same else f"cuda-toolkit-{version.replace('.', '-')}"
-apt.packages(name=f"Install CUDA {version}: {wanted}", packages=[wanted], _sudo=True)
+apt.packages(name=f"Install CUDA {version}: {wanted}", packages=[wanted], _sudo=rights.needed())
 
 for variable, line in cuda_profile.lines(version).items():
     files.line(

@@ -12,12 +12,14 @@ from pyinfra.api import DeployError
 from pyinfra.facts.files import FileContents
 from pyinfra.operations import files, server
 
+from deployments.host import rights
+
 PATH = "/etc/docker/daemon.json"
 
 
 def read() -> dict[str, Any]:
     """Read the machine's daemon.json; one that dockerd would not take stops the deploy before anything is changed."""
-    lines = host.get_fact(FileContents, path=PATH, _sudo=True)
+    lines = host.get_fact(FileContents, path=PATH, _sudo=rights.needed())
     text = "\n".join(lines or [])
     try:
         content = json.loads(text or "{}")
@@ -34,7 +36,12 @@ def write(content: dict[str, Any]) -> Any:
         return None
     text = json.dumps(content, indent=2) + "\n"
     return files.put(
-        name="Write daemon.json", src=StringIO(text), dest=PATH, mode="644", create_remote_dir=True, _sudo=True
+        name="Write daemon.json",
+        src=StringIO(text),
+        dest=PATH,
+        mode="644",
+        create_remote_dir=True,
+        _sudo=rights.needed(),
     )
 
 
@@ -44,5 +51,5 @@ def start(written: Any) -> None:
         server.shell(
             name="Restart Docker",
             commands=["systemctl restart docker || { journalctl -q -n 15 -o cat -u docker >&2; exit 1; }"],
-            _sudo=True,
+            _sudo=rights.needed(),
         )

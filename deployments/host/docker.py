@@ -9,10 +9,10 @@ https://docs.docker.com/engine/install/linux-postinstall/.
 
 from pyinfra import host
 from pyinfra.facts.deb import DebArch, DebPackages
-from pyinfra.facts.server import OsRelease, User
+from pyinfra.facts.server import OsRelease
 from pyinfra.operations import apt, server, systemd
 
-from deployments.host import apt_source, daemon_json
+from deployments.host import apt_source, daemon_json, rights
 
 FINGERPRINT = "9DC858229FC7DD38854AE2D88D81803C0EBFCD88"
 KEYRING = "/etc/apt/keyrings/docker.gpg"
@@ -26,7 +26,7 @@ repository = host.data.get("docker_repository", "https://download.docker.com/lin
 system = host.get_fact(OsRelease) or {}
 name, release = system.get("id", "ubuntu"), system.get("version_codename", "jammy")
 installed = set(host.get_fact(DebPackages) or {})
-user = host.get_fact(User) or "ubuntu"
+user = rights.user()
 configuration = daemon_json.read()
 
 if repository and "docker.io" not in installed:
@@ -40,21 +40,25 @@ if repository and "docker.io" not in installed:
     apt.packages(
         name="Install Docker Engine",
         packages=["docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin", "docker-compose-plugin"],
-        _sudo=True,
+        _sudo=rights.needed(),
     )
     tools = ["rsync", "jq"]
 else:
     tools = ["docker.io", "rsync", "jq"]
 if missing := [package for package in tools if package not in installed]:  # only then the lists are read
-    apt.packages(name=f"Install {', '.join(missing)}", packages=missing, no_recommends=True, update=True, _sudo=True)
+    apt.packages(
+        name=f"Install {', '.join(missing)}", packages=missing, no_recommends=True, update=True, _sudo=rights.needed()
+    )
 
 if user != "root":
-    server.user(name=f"Let {user} use Docker without sudo", user=user, groups=["docker"], append=True, _sudo=True)
+    server.user(
+        name=f"Let {user} use Docker without sudo", user=user, groups=["docker"], append=True, _sudo=rights.needed()
+    )
 
 # What the reader has set wins; rotation options belong to the json-file driver only.
 wanted = {**DEFAULTS, **configuration}
 if wanted["log-driver"] != "json-file":
     wanted.pop("log-opts") if "log-opts" not in configuration else None
 written = daemon_json.write(wanted)
-systemd.service(name="Start Docker at boot", service="docker", running=True, enabled=True, _sudo=True)
+systemd.service(name="Start Docker at boot", service="docker", running=True, enabled=True, _sudo=rights.needed())
 daemon_json.start(written)

@@ -7,7 +7,7 @@ from pyinfra import host
 from pyinfra.facts.server import Home
 from pyinfra.operations import apt, files
 
-from deployments.host import cuda_profile
+from deployments.host import cuda_profile, rights
 
 version = str(host.data.get("cuda", "12.2"))
 keyring = host.data.get("cuda_keyring", "cuda-216F19BD-keyring.gpg")
@@ -22,9 +22,11 @@ for path in (
     "/usr/share/keyrings/nvidia-container-toolkit-keyring.gpg",
     f"/usr/share/keyrings/{keyring}",
 ):
-    files.file(name=f"Remove {path}", path=path, present=False, _sudo=True)
+    files.file(name=f"Remove {path}", path=path, present=False, _sudo=rights.needed())
 local = f"cuda-repo-ubuntu2204-{version.replace('.', '-')}-local"
-apt.packages(name=f"Remove {local}", packages=[local], present=False, extra_uninstall_args="--purge", _sudo=True)
+apt.packages(
+    name=f"Remove {local}", packages=[local], present=False, extra_uninstall_args="--purge", _sudo=rights.needed()
+)
 for variable, line in cuda_profile.lines(version).items():
     files.line(
         name=f"Remove {variable} from ~/.bashrc",

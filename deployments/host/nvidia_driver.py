@@ -13,7 +13,7 @@ from pyinfra.facts.deb import DebPackages
 from pyinfra.facts.server import Command, KernelVersion, OsRelease
 from pyinfra.operations import apt
 
-from deployments.host import apt_source
+from deployments.host import apt_source, rights
 
 PPA = "https://ppa.launchpadcontent.net/graphics-drivers/ppa/ubuntu"
 FINGERPRINT = "2388FF3BE10A76F638F80723FCAE110B1118213C"
@@ -30,8 +30,8 @@ if "microsoft" in (host.get_fact(KernelVersion) or "").lower():
     raise DeployError("under WSL the driver is Windows' own; install it there, and none inside WSL")
 
 if str(host.data.get("upgrade", "no")) in ("yes", "True"):
-    apt.update(name="Read the package lists", cache_time=3600, _sudo=True)
-    apt.upgrade(name="Upgrade all packages", _sudo=True)
+    apt.update(name="Read the package lists", cache_time=3600, _sudo=rights.needed())
+    apt.upgrade(name="Upgrade all packages", _sudo=rights.needed())
 apt_source.tools()
 # One that add-apt-repository has listed stays as it is: a second entry with another keyring would be a conflict.
 by_hand = host.get_fact(Command, f"grep -ls '{ppa}' {apt_source.LISTS}/graphics-drivers-ubuntu-ppa* || true")
@@ -44,5 +44,5 @@ if not by_hand:
     )
 finder = "ubuntu-drivers-common"
 unread = finder not in (host.get_fact(DebPackages) or {})  # a new VM may have no package lists at all
-apt.packages(name="Install what finds a driver", packages=[finder], update=unread, _sudo=True)
-apt.packages(name=f"Install the driver {driver}", packages=[f"nvidia-driver-{driver}"], _sudo=True)
+apt.packages(name="Install what finds a driver", packages=[finder], update=unread, _sudo=rights.needed())
+apt.packages(name=f"Install the driver {driver}", packages=[f"nvidia-driver-{driver}"], _sudo=rights.needed())

@@ -16,6 +16,8 @@ from pyinfra.api import DeployError
 from pyinfra.facts.server import Command
 from pyinfra.operations import files, server
 
+from deployments.host import rights
+
 MIB_LOOKED_AT = 16
 volume = str(host.data.get("volume_id", ""))
 mount_point = str(host.data.get("mount_point", "/media/volume")).rstrip("/")
@@ -26,7 +28,7 @@ device = str(host.data.get("device", f"/dev/disk/by-id/virtio-{volume[:20]}"))
 
 def ask(command: str) -> str:
     """Give what a command prints on the machine."""
-    return str(host.get_fact(Command, command=command, _sudo=True) or "").strip()
+    return str(host.get_fact(Command, command=command, _sudo=rights.needed()) or "").strip()
 
 
 if volume == "" and "device" not in host.data.dict():
@@ -54,21 +56,23 @@ if empty:
     server.shell(
         name="Format the empty volume with ext4",
         commands=[f"mkfs.ext4 -q -U {uuid} -L tutorial {quote(device)}"],
-        _sudo=True,
+        _sudo=rights.needed(),
     )
 if not mounted:
-    files.directory(name=f"Make {mount_point}", path=mount_point, _sudo=True)
+    files.directory(name=f"Make {mount_point}", path=mount_point, _sudo=rights.needed())
 files.line(
     name="Mount it at every boot (fstab, by UUID)",
     path="/etc/fstab",
     line=rf"^\S+\s+{mount_point}\s.*$",
     replace=f"UUID={uuid} {mount_point} {kind} defaults,nofail 0 2",
-    _sudo=True,
+    _sudo=rights.needed(),
 )
 if mounted:
-    files.directory(name=f"Give it to {owner}", path=mount_point, user=owner, group=owner, _sudo=True)
+    files.directory(name=f"Give it to {owner}", path=mount_point, user=owner, group=owner, _sudo=rights.needed())
 else:
     own = f"chown {quote(owner)}: {quote(mount_point)}"
     server.shell(
-        name=f"Mount it now, and give it to {owner}", commands=[f"mount {quote(mount_point)}", own], _sudo=True
+        name=f"Mount it now, and give it to {owner}",
+        commands=[f"mount {quote(mount_point)}", own],
+        _sudo=rights.needed(),
     )
