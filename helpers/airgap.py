@@ -101,6 +101,19 @@ def build(*names: str, quiet: bool = False) -> None:
     _lab("build", *names, quiet=quiet)
 
 
+def missing(*names: str) -> list[str]:
+    """List what `build` would make.
+
+    Args:
+        names: Groups, of `GROUPS`, or single products; none means all.
+
+    Raises:
+        TutorialError: No Docker engine answers.
+    """
+    docker_engine.version(Target.open("local"))
+    return _lab("missing", *names, quiet=True).split()
+
+
 def program(name: str) -> Path:
     """Tell where the lab has a program."""
     return Path(_lab("path", name, quiet=True).strip())
@@ -109,7 +122,12 @@ def program(name: str) -> Path:
 def _lab(*words: str, quiet: bool = False) -> str:
     argv = [sys.executable, str(LAB), *words]
     done = subprocess.run(
-        argv, stdout=subprocess.PIPE if quiet else None, stderr=subprocess.PIPE, text=True, env=environment(argv[0])
+        argv,
+        stdout=subprocess.PIPE if quiet else None,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        env=environment(argv[0]),
     )
     if done.returncode != 0:
         raise TutorialError(
@@ -174,7 +192,5 @@ def _require_engine_here(target: Target) -> None:
 
 
 def _image_id(name: str) -> str:
-    done = subprocess.run(
-        ["docker", "image", "inspect", "-f", "{{.Id}}", name], capture_output=True, text=True, env=environment("docker")
-    )
-    return done.stdout.strip()
+    argv = ["docker", "image", "inspect", "-f", "{{.Id}}", name]
+    return Target.open("local").run(argv, check=False, repeatable=True).stdout.strip()

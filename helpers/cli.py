@@ -39,20 +39,25 @@ TargetOption = Annotated[
 
 @app.command()
 def doctor(target: TargetOption = "local") -> None:
-    """Look for every prerequisite: its version, what it is for, and the remedy where it is missing."""
+    """Look for what a target needs: what is found, what is needed, and the remedy where it is missing."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from helpers.doctor import examine
 
-    colours = {"ok": "green", "missing": "bold red", "optional": "yellow"}
-    table = Table("prerequisite", "found", "for", "state", "remedy", title=f"target {target}", title_justify="left")
+    colours = {"ok": "green", "missing": "bold red", "optional": "yellow", "unknown": "yellow"}
+    table = Table("prerequisite", "found", "needed", "state", title=f"target {target}", title_justify="left")
     with Console(stderr=True).status("Looking …"):
         findings = examine(target)
     for f in findings:
-        state = f"[{colours[f.state]}]{f.state}[/]"
-        table.add_row(f.name, f.found or "—", f.purpose, state, "" if f.found else f.remedy)
-    Console().print(table)
+        needed = f"{f.need}: {f.purpose}" if f.need else f.purpose
+        table.add_row(f.name, escape(f.found) or "—", escape(needed), f"[{colours[f.state]}]{f.state}[/]")
+    console = Console()
+    console.print(table)
+    for f in findings:  # below the table, where a command stays in one piece and can be copied
+        if f.state in ("missing", "optional") and f.remedy:
+            console.print(f"{f.name} ({f.state}), remedy: {f.remedy}", soft_wrap=True, highlight=False, markup=False)
     missing = [f.name for f in findings if f.state == "missing"]
     if missing:
         raise TutorialError(f"Missing for the target {target}: {', '.join(missing)}", "", "see the remedies above")

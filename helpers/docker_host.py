@@ -34,7 +34,7 @@ _LOOK = {
     "groups": "id -nG",
 }
 # A fresh Debian has neither curl nor wget; apt's own helper fetches files, too.
-_REACHED = f"""url={REPOSITORY}/; helper=/usr/lib/apt/apt-helper
+REACHED = f"""url={REPOSITORY}/; helper=/usr/lib/apt/apt-helper
 if command -v curl >/dev/null; then curl -fsIm 8 -o /dev/null "$url"
 elif command -v wget >/dev/null; then wget -q -t 1 -T 8 -O /dev/null "$url"
 elif [ -x $helper ]; then file=$(mktemp); $helper download-file "$url" "$file"; code=$?; rm -f "$file"; (exit $code)
@@ -130,7 +130,7 @@ def repository(target: Target, choice: str = "auto") -> str:
         return ""
     if Capability.ROOT not in target.capabilities():  # a plan, for a machine with internet
         return REPOSITORY
-    answer = shell.query(target, {"reached": _REACHED})["reached"]
+    answer = shell.query(target, {"reached": REACHED})["reached"]
     if choice == "docker" and answer != "yes":
         raise TutorialError(
             "Docker's apt repository can't be reached",

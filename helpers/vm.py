@@ -66,12 +66,20 @@ def status() -> Vm:
     """
     name = settings().vm
     done = docker("container", "inspect", name, check=False, timeout=ANSWER_SECONDS)
-    found: list[dict[str, Any]] = json.loads(done.stdout or "[]") if done.returncode == 0 else []
-    if not found:
-        return Vm(name, "missing", 0)
-    seen = found[0]
-    bound = (seen["NetworkSettings"]["Ports"] or {}).get("22/tcp") or [{"HostPort": "0"}]
-    return Vm(name, seen["State"]["Status"], int(bound[0]["HostPort"]))
+    try:
+        found: list[dict[str, Any]] = json.loads(done.stdout or "[]") if done.returncode == 0 else []
+        if not found:
+            return Vm(name, "missing", 0)
+        bound = (found[0]["NetworkSettings"]["Ports"] or {}).get("22/tcp") or [{"HostPort": "0"}]
+        return Vm(name, found[0]["State"]["Status"], int(bound[0]["HostPort"]))
+    except (ValueError, LookupError, TypeError):
+        raise TutorialError(
+            f"Docker does not tell what became of the container {name}",
+            "docker container inspect printed something else than the state of a container",
+            "see what the command docker is: docker version; install Docker Engine where it is another program",
+            target="vm",
+            output=done.stdout,
+        ) from None
 
 
 def up() -> Vm:

@@ -44,6 +44,20 @@ def test_the_doctor_is_red_only_for_what_the_target_needs(sandbox: Path) -> None
     assert "Traceback" not in done.stdout + done.stderr
 
 
+def test_the_doctor_fits_80_columns_and_its_remedies_can_be_pasted(sandbox: Path) -> None:
+    programs = sandbox / "bin"
+    programs.mkdir()
+    (programs / "docker").write_text("#!/bin/sh\necho 'permission denied while trying to connect' >&2; exit 1\n")
+    (programs / "docker").chmod(0o755)
+    done = tutorial("doctor", "--target", "vm", PATH=f"{programs}:{os.environ['PATH']}", COLUMNS="80")
+
+    assert done.returncode == 1 and "Docker engine" in done.stderr
+    table = [line for line in done.stdout.splitlines() if line.startswith(("│", "┃"))]
+    assert table and all(len(line) <= 80 for line in table)
+    assert all(word in table[0] for word in ("prerequisite", "found", "needed", "state"))
+    assert "remedy: sudo usermod -aG docker $USER, then log out and in again\n" in done.stdout
+
+
 @pytest.mark.parametrize("command", [["doctor"], ["run", "1"], ["clean"]])
 @pytest.mark.parametrize("name", ["../x", "-oProxyCommand=true", "a b", "a;b"])
 def test_a_name_that_is_no_target_is_refused_before_anything_happens(

@@ -366,16 +366,20 @@ def clean() -> None:
 def main() -> None:
     """Build, show or remove; exit code 1 with the reason when something could not be made."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("action", choices=("build", "status", "clean", "prepare", "path"))
+    parser.add_argument("action", choices=("build", "missing", "status", "clean", "prepare", "path"))
     parser.add_argument(
-        "names", nargs="*", help=f"for build: groups ({', '.join(GROUPS)}) or products; for path: a program"
+        "names", nargs="*", help=f"for build and missing: groups ({', '.join(GROUPS)}) or products; for path: a program"
     )
     words = parser.parse_args()
     try:
-        if words.action == "build":
+        if words.action in ("build", "missing"):
             if unknown := set(words.names) - {*GROUPS, *PRODUCTS}:
                 raise Failed(f"no such group or product: {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
-            build(words.names or GROUPS)
+            names = tuple(words.names) or GROUPS
+            if words.action == "build":
+                build(names)
+            else:
+                print(*_missing(named(names)), sep="\n")
         elif words.action == "path":
             print(program(words.names[0]))
         else:
