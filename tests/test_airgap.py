@@ -250,7 +250,7 @@ def test_the_vm_s_own_commands_say_the_same(program: Add) -> None:
     program("docker", "echo 'permission denied while trying to connect to the Docker daemon socket' >&2; exit 1")
     with pytest.raises(TutorialError, match="usermod"):
         vm.status()
-    for printed in ("", "[]", "\\377", "{}"):
+    for printed in ("\\377", "[1]", "<html>"):
         program("docker", f"printf '{printed}'")
         with pytest.raises(TutorialError, match="does not tell"):
             vm.status()
