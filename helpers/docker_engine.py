@@ -15,6 +15,7 @@ from helpers.errors import TutorialError
 if TYPE_CHECKING:
     from helpers.target import Target
 
+ANSWERS = "answers"  # what stands for the version where the engine does not tell it
 NO_REGISTRY = "no container registry answers"
 
 
@@ -179,4 +180,4 @@ def version(target: "Target") -> str:
         fault = explain(said, ENGINE_FAULTS) or Fault("", f"docker version ended with exit code {code}", "docker info")
         raise TutorialError(f"No Docker engine answers {where}", fault.why, fault.remedy, target=name, output=said)
     number = re.search(r"\d+(\.\d+)+\S*", said.strip().rpartition("\n")[2])  # warnings come before it
-    return number.group() if number else "answers"
+    return number.group() if number else ANSWERS

@@ -68,9 +68,9 @@ def chromium() -> str:
 
 
 def docker_engine() -> str:
-    """Give the version of the Docker engine that answers; empty where none does."""
+    """Give the version of the Docker engine that answers; empty where none does, or where it tells none."""
     try:
-        return engine.version(Target.open("local"))
+        return engine.version(Target.open("local")).removesuffix(engine.ANSWERS)
     except TutorialError:
         return ""
 
