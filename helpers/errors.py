@@ -83,5 +83,9 @@ class TutorialError(Exception):
         return str(self).splitlines()
 
 
+class Overtime(TutorialError):
+    """A command took longer than it may, and was ended."""
+
+
 class Unreachable(TutorialError):
     """The machine could not be connected to; nothing was done on it."""

@@ -61,7 +61,7 @@ class Changes:
         """Show the operations as a table, and the lines of the files that change; a plan as such."""
         if self.plan:
             steps = "\n".join(f"{number:2} {row['operation']}" for number, row in enumerate(self.rows, 1))
-            command = ["pyinfra", "@ssh/HOST", f"deployments/host/{self.deploy}.py"]
+            command = ["pyinfra", "@openssh/HOST", f"deployments/host/{self.deploy}.py"]
             why = "there is no machine to change. It runs on the target vm, host, or a machine of your own."
             display.plan(f"{self.deploy}, on a fresh machine", [command, steps, self.details], why)
             return

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import psutil
 
-from helpers.errors import TutorialError
+from helpers.errors import Overtime, TutorialError
 from helpers.shell import environment
 from helpers.signals import let_children_hear
 from helpers.target import Capability, Completed, Target, failed
@@ -227,7 +227,7 @@ def run_here(
         stdout, stderr = _streamed(child, input, timeout, told) if told else child.communicate(input, timeout)
     except subprocess.TimeoutExpired:
         _end_group(child)
-        raise TutorialError(
+        raise Overtime(
             f"{argv[0]} took too long",
             f"it was ended after {timeout:g} s",
             "see why it hangs, or allow more time with timeout=",

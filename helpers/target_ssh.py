@@ -4,8 +4,6 @@ import hashlib
 import os
 import re
 import socket
-import subprocess
-import tempfile
 import threading
 import time
 import uuid
@@ -13,20 +11,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from shlex import join, quote, split
+from shlex import join, quote
 from typing import ClassVar
 
-from helpers import machine, ssh
-from helpers.errors import TutorialError, Unreachable
+from helpers import machine, openssh, ssh
+from helpers.errors import Overtime, TutorialError, Unreachable
 from helpers.processes import free_port, require_free
-from helpers.shell import environment
 from helpers.target import KINDS, Capability, Completed, Target, failed
 from helpers.target_local import git_tracked, pipe_here, run_here
 from helpers.undo import Leftover
 
-_CONNECT_SECONDS = 60.0
 _WATCH_SECONDS = 1.0
-_IDLE_SECONDS = 60  # a connection that nobody uses ends then, whatever became of this process
+_CONNECT_SECONDS = 60.0  # for a connection as a whole, on top of the reader's ConnectTimeout
 # What a command starts carries the command's number in its environment, so that it is found when the client is gone.
 MARK = "TUTORIAL_RUN"
 _END = f"""for e in /proc/[0-9]*/environ; do
@@ -55,11 +51,10 @@ class SshTarget(Target):
     def __init__(self, name: str, config: Path | None = None, host: str = "") -> None:
         super().__init__(name)
         self._host = host or name
-        self._options = [*(["-F", str(config)] if config else []), "-o", "BatchMode=yes", "-o", "ConnectTimeout=10"]
+        self._config = ["-F", str(config)] if config else []
         place = hashlib.sha256(f"{self._host} {config}".encode()).hexdigest()[:16]
-        self._socket = ssh.runtime_folder() / f"{os.getpid()}-{place}"
-        self._options += ["-o", "ControlMaster=auto", "-o", f"ControlPath={self._socket}"]
-        self._options += ["-o", f"ControlPersist={_IDLE_SECONDS}"]
+        self._own = ssh.runtime_folder() / f"{os.getpid()}-{place}"
+        self._socket = self._own  # or the reader's own connection's, where only that one gets through
         self._forwards: list[tuple[str, str]] = []
         self._connecting = threading.RLock()
 
@@ -78,24 +73,39 @@ class SshTarget(Target):
         self._connect()
         mark = uuid.uuid4().hex
         words = ["env", f"{MARK}={mark}", *(f"{k}={v}" for k, v in (env or {}).items()), *argv]
-        command = ["ssh", *self._options, self._host, "--", join(words)]
+        command = [*self._ssh(), self._host, "--", join(words)]
         try:
             done = run_here(command, check=False, timeout=timeout, input=input, stream=stream, target=self.name)
         except BaseException:  # too late, or Ctrl-C: the client has ended, which ends nothing there
-            end = ["ssh", *self._options, self._host, "--", join(["sh", "-c", _END, mark])]
+            end = [*self._ssh(), self._host, "--", join(["sh", "-c", _END, mark])]
             with suppress(TutorialError):
                 run_here(end, check=False, timeout=10, target=self.name)
             raise
-        if done.returncode == 255 and not self._alive():
-            if repeatable:
-                self._connect()
-                done = run_here(command, check=False, timeout=timeout, input=input, stream=stream, target=self.name)
-            if not repeatable or (done.returncode == 255 and not self._alive()):
-                raise self._lost(argv, done.stderr)
+        if done.returncode == 255:
+            said = done.stderr or done.stdout
+            not_sent = openssh.NOT_SENT in said
+            if openssh.REFUSED in said:
+                raise self._full(argv, said)
+            if not_sent or not self._alive():
+                if repeatable or not_sent:
+                    self._connect()
+                    done = run_here(command, check=False, timeout=timeout, input=input, stream=stream, target=self.name)
+                if not (repeatable or not_sent) or (done.returncode == 255 and not self._alive()):
+                    raise self._lost(argv, done.stderr)
         done = Completed(list(argv), done.returncode, done.stdout, done.stderr, done.seconds)
         if check and done.returncode != 0:
             raise failed(self.name, done)
         return done
+
+    def _full(self, argv: Sequence[str], said: str) -> TutorialError:
+        return TutorialError(
+            "The machine accepts no further command on this connection",
+            "its sshd limits how many run at a time (MaxSessions in sshd_config)",
+            "wait until other commands have ended, or ask for a larger MaxSessions",
+            target=self.name,
+            command=argv,
+            output=said,
+        )
 
     def _lost(self, argv: Sequence[str], said: str) -> TutorialError:
         meaning, remedy = ssh.explain(said)
@@ -111,7 +121,7 @@ class SshTarget(Target):
     def pipe(self, source: Sequence[str], argv: Sequence[str], *, timeout: float = 600.0) -> Completed:
         """Run a command there with a local one's output as its input; see `Target.pipe`."""
         self._connect()
-        return pipe_here(source, ["ssh", *self._options, self._host, "--", join(argv)], timeout, self.name)
+        return pipe_here(source, [*self._ssh(), self._host, "--", join(argv)], timeout, self.name)
 
     def put(self, local: Path, remote: str) -> None:
         """Copy a file there, under a temporary name first; see `Target.put`."""
@@ -122,7 +132,7 @@ class SshTarget(Target):
     def terminal(self, argv: Sequence[str]) -> list[str]:
         """Ask for a terminal there, on the same connection; see `Target.terminal`."""
         self._connect()
-        return ["ssh", *self._options, "-q", "-tt", self._host, "--", join(argv)]
+        return [*self._ssh(), "-q", "-tt", self._host, "--", join(argv)]
 
     def get(self, remote: str, local: Path) -> None:
         """Copy a file from there; see `Target.get`."""
@@ -139,7 +149,7 @@ class SshTarget(Target):
         names, manifest = git_tracked(folder, self.name), f"{remote}/.tutorial-sync"
         before = self.run(["sh", "-c", f"mkdir -p {quote(remote)}; cat {quote(manifest)} 2>/dev/null || true"]).stdout
         listed = "\0".join(dict.fromkeys([*names, *before.split("\n")])).strip("\0")
-        shell = join(["ssh", *self._options])
+        shell = join(self._ssh())
         argv = ["rsync", "-a", "--from0", "--files-from=-", "--delete-missing-args", "-e", shell, f"{folder}/"]
         run_here([*argv, f"{self._host}:{remote}/"], input=listed, timeout=600, target=self.name)
         self.run(["sh", "-c", f"cat >{quote(manifest)}"], input="\n".join(names))
@@ -195,42 +205,15 @@ class SshTarget(Target):
             with suppress(TutorialError):  # away still: ask again in a moment
                 if not self._connected():
                     SshTarget._connect(self)  # it opens connections; a machine that was switched off stays off
-                elif time.monotonic() - used > _IDLE_SECONDS / 2:
-                    argv = ["ssh", *self._options, self._host, "--", "true"]
-                    run_here(argv, check=False, timeout=20, target=self.name)
+                elif time.monotonic() - used > openssh.IDLE_SECONDS / 2:
+                    run_here([*self._ssh(), self._host, "--", "true"], check=False, timeout=20, target=self.name)
                     used = time.monotonic()
 
     @contextmanager
     def inventory(self) -> Iterator[Sequence[str]]:
-        """Write what OpenSSH makes of the Host into a file for pyinfra, which has a client of its own.
-
-        That client reads no `Match`, no quoted `Include` and no second known-hosts file; see `Target.inventory`.
-        """
+        """Name this machine for the connector `@openssh`, which uses the open connection; see `Target.inventory`."""
         self._connect()
-        done = run_here(["ssh", *self._options, "-G", self._host], target=self.name)
-        seen: dict[str, str] = {}
-        for keyword, _, value in (line.partition(" ") for line in done.stdout.splitlines()):
-            seen.setdefault(keyword, value)
-        known_hosts = [Path(p).expanduser() for p in split(seen.get("userknownhostsfile", ""))]
-        keys = [Path(seen["identityfile"].strip('"')).expanduser()] if "identityfile" in seen else []
-        with tempfile.TemporaryDirectory(prefix="tutorial-pyinfra-") as folder:
-            hosts = Path(folder) / "known_hosts"
-            hosts.write_text("".join(p.read_text(encoding="utf-8") for p in known_hosts if p.exists()))
-            rows = [
-                f"Host {self._host}",
-                f"HostName {seen['hostname']}",
-                f"User {seen['user']}",
-                f"Port {seen['port']}",
-            ]
-            rows += [f"IdentityFile {k}" for k in keys if k.exists()]
-            if seen.get("proxyjump", "none") != "none" or seen.get("proxycommand", "none") != "none":
-                rows.append(f"ProxyCommand {join(['ssh', *self._options, '-W', 'localhost:%p', self._host])}")
-            config = Path(folder) / "config"
-            config.write_text("\n".join(rows) + "\n")
-            yield [
-                f"@ssh/{self._host}", "--data", f"ssh_config_file={config}", "--data", f"ssh_known_hosts_file={hosts}",
-                "--data", "ssh_strict_host_key_checking=yes",
-            ]  # fmt: skip
+        yield [f"@openssh/{self._host}", "--data", f"openssh_options={join(openssh.over(self._socket))}"]
 
     def facts(self) -> dict[str, str]:
         """Read what the machine is; see `Target.facts`."""
@@ -241,42 +224,85 @@ class SshTarget(Target):
         return machine.capabilities(self)
 
     def close(self) -> None:
-        """End the connection."""
+        """End the connection; one that the reader has opened stays."""
+        if self._socket != self._own:
+            self._socket = self._own
+            return
         with suppress(TutorialError):  # a connection that does not answer ends by itself
-            run_here(["ssh", *self._options, "-O", "exit", self._host], check=False, timeout=20, target=self.name)
+            run_here([*self._ssh(), "-O", "exit", self._host], check=False, timeout=20, target=self.name)
 
     def _connect(self) -> None:
         """Open the connection unless it is open; its errors are those of SSH, not of a command."""
         with self._connecting:
             if self._connected():
                 return
+            self._socket = self._own
             self._socket.unlink(missing_ok=True)  # a connection that was killed leaves it behind
-            argv = ["ssh", *self._options, "-f", "-N", self._host]
-            # A background ssh keeps its streams open: no pipe for standard error, or this would wait for its end.
-            log = ssh.runtime_folder() / f"{os.getpid()}-{threading.get_ident()}.log"
-            try:
-                with log.open("w") as output:
-                    code = subprocess.run(
-                        argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=_CONNECT_SECONDS,
-                        env=environment("ssh"),
-                    ).returncode  # fmt: skip
-            except FileNotFoundError:
-                raise failed(self.name, Completed(argv, 127, "", "", 0.0)) from None
-            except subprocess.TimeoutExpired:
-                raise Unreachable(
-                    "SSH could not connect", f"it was ended after {_CONNECT_SECONDS:g} s",
-                    f"see where `ssh -v {self._host} true` stops", target=self.name, command=["ssh", self._host],
-                ) from None  # fmt: skip
-            finally:
-                said = log.read_text(encoding="utf-8", errors="replace")
-                log.unlink(missing_ok=True)
-            if code != 0:
-                meaning, remedy = ssh.explain(said)
-                raise Unreachable(
-                    "SSH could not connect", meaning, remedy, target=self.name, command=["ssh", self._host], output=said
-                )
+            answers = self._ask()
+            failure = self._open(answers)
+            if failure and not self._borrow(answers):
+                raise failure
             for flag, forward in self._forwards:
                 self._control("forward", flag, forward, remedy="choose another port")
+
+    def _ask(self) -> dict[str, list[str]]:
+        """Ask ssh what it makes of the Host; it runs the commands of `Match exec` for that."""
+        try:
+            done = run_here(["ssh", *self._config, "-G", self._host], check=False, timeout=20, target=self.name)
+        except Overtime as error:
+            why = "a command in it, such as that of `Match exec`, takes too long"
+            raise self._unreachable(
+                str(error.why), why, "run `ssh -vG HOST`: its last line shows what it waits for"
+            ) from None
+        if done.returncode in (126, 127):
+            raise failed(self.name, done)
+        if done.returncode != 0:
+            raise self._unreachable(done.stderr)
+        return openssh.read_answers(done.stdout)
+
+    def _open(self, answers: dict[str, list[str]]) -> Unreachable | None:
+        """Open a connection of our own; return the error where ssh does not get through."""
+        seconds = answers.get("connecttimeout", ["none"])[0]
+        limit = _CONNECT_SECONDS + (int(seconds) if seconds.isdigit() else 0)
+        # A background ssh keeps its streams open: no pipe for them, or this would wait for its end.
+        log = ssh.runtime_folder() / f"{os.getpid()}-{threading.get_ident()}.log"
+        argv = ["sh", "-c", 'log=$0; exec "$@" >"$log" 2>&1', str(log), "ssh", *self._config]
+        argv += [*openssh.opening(self._own, answers), "-f", "-N", self._host]
+        try:
+            done = run_here(argv, check=False, timeout=limit, target=self.name)
+            said = log.read_text(encoding="utf-8", errors="replace")
+            return self._unreachable(said) if done.returncode != 0 else None
+        except Overtime:
+            said = log.read_text(encoding="utf-8", errors="replace")
+            return self._unreachable(
+                said, f"it did not get through within {limit:g} s", "run `ssh -v HOST` to see where it waits"
+            )
+        finally:
+            log.unlink(missing_ok=True)
+
+    def _borrow(self, answers: dict[str, list[str]]) -> bool:
+        """Use the connection that the reader has open (their own ControlPath): it may have needed a one-time code."""
+        path = answers.get("controlpath", ["none"])[0]
+        self._socket = Path(path)
+        if path != "none" and self._connected() and self._alive():
+            return True
+        self._socket = self._own
+        return False
+
+    def _unreachable(self, said: str, why: str = "", remedy: str = "") -> Unreachable:
+        meaning, advice = ssh.explain(said)
+        return Unreachable(
+            "SSH could not connect",
+            why or meaning,
+            remedy or advice,
+            target=self.name,
+            command=["ssh", self._host],
+            output=said,
+        )
+
+    def _ssh(self) -> list[str]:
+        """Give the command that uses the open connection."""
+        return ["ssh", *openssh.over(self._socket)]
 
     def _connected(self) -> bool:
         """Tell whether the connection's process listens; killed, it leaves its socket behind."""
@@ -286,18 +312,18 @@ class SshTarget(Target):
             return client.connect_ex(str(self._socket)) == 0
 
     def _alive(self) -> bool:
-        check = ["ssh", *self._options, "-O", "check", self._host]
+        check = [*self._ssh(), "-O", "check", self._host]
         return run_here(check, check=False, timeout=20, target=self.name).returncode == 0
 
     def _copy(self, words: Sequence[str], what: str) -> None:
         self._connect()
-        argv = ["scp", "-q", *self._options, *words]
+        argv = ["scp", "-q", *openssh.over(self._socket), *words]
         done = run_here(argv, check=False, timeout=600, target=self.name)
         if done.returncode != 0:
             raise failed(self.name, done, f"{quote(what)} was not copied", "check the path and the permissions")
 
     def _control(self, what: str, *words: str, remedy: str = "") -> None:
-        argv = ["ssh", *self._options, "-O", what, *words, self._host]
+        argv = [*self._ssh(), "-O", what, *words, self._host]
         done = run_here(argv, check=False, timeout=20, target=self.name)
         if done.returncode != 0 and what == "forward":
             raise failed(self.name, done, "the tunnel was refused", remedy)

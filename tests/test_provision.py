@@ -7,7 +7,9 @@ import pytest
 
 from helpers import provision
 from helpers.errors import TutorialError
+from helpers.pyinfra_openssh import _Shell
 from helpers.target import Target
+from helpers.target_ssh import SshTarget
 from tests import tool_states
 
 DEPLOY = """
@@ -77,14 +79,16 @@ def test_an_operation_that_fails_is_named_with_what_it_said(machine: Target, fol
 @pytest.mark.component
 @pytest.mark.docker
 def test_a_machine_with_another_host_key_is_refused(machine: Target, folder: Path, tmp_path: Path) -> None:
-    machine.run(["true"])  # the connection that is open stays; pyinfra's own has to verify by itself
+    machine.run(["true"])
     known = Path.home() / ".ssh" / "tutorial-test-vm.known_hosts"
+    machine.close()  # the connection that is open was verified when it was opened
+    host = SshTarget("tutorial-test-vm", Path.home() / ".ssh" / "config")  # unlike `vm`, it pins no host key by itself
     before = known.read_text()
     other = "AAAAC3NzaC1lZDI1NTE5AAAAIN0bk0aWbMUJqQ8xUdvSpYbJx3Vlv0Qk8Jgk0jv0Z0a1"
     known.write_text(f"{before.split()[0]} ssh-ed25519 {other}\n")
     try:
-        with pytest.raises(TutorialError, match="before its first operation"):
-            machine.apply("writes")
+        with pytest.raises(TutorialError, match="host key changed"):
+            host.apply("writes")
     finally:
         known.write_text(before)
 
@@ -133,3 +137,21 @@ def test_without_root_rights_the_reason_is_named(tmp_path: Path, monkeypatch: py
         monkeypatch.setenv(name, value)
     with pytest.raises(TutorialError, match="sudo does not run commands for this user"):
         Target.open("host").apply("docker")
+
+
+@pytest.mark.component
+def test_the_connector_s_shell_gives_each_command_s_lines_and_exit_code() -> None:
+    shell = _Shell(["sh"])
+    try:
+        for command, code, out, err in (
+            ("printf 'no line end'", 0, ["no line end"], []),
+            ("printf '\\n\\na\\n\\n'; echo b >&2; exit 3", 3, ["", "", "a", ""], ["b"]),
+            ("cat; true", 0, [], []),
+            ("'", 2, [], None),  # a mistake in the command does not end the shell
+            ("head -c 300000 /dev/zero | tr '\\0' x", 0, ["x" * 300000], []),
+        ):
+            seen, output = shell.run(command, None, False, "")
+            assert (seen, output.stdout_lines) == (code, out) and err in (None, output.stderr_lines)
+        assert shell.run("kill -9 $PPID", None, False, "")[0] == 255 and not shell.is_open()
+    finally:
+        shell.close()

@@ -1,7 +1,7 @@
 """The NVIDIA Container Toolkit, held at one version, and Docker and containerd told of its runtime.
 
-pyinfra @ssh/HOST deployments/host/container_toolkit.py
-pyinfra @ssh/HOST deployments/host/container_toolkit.py --data set_as_default=no
+pyinfra @openssh/HOST deployments/host/container_toolkit.py
+pyinfra @openssh/HOST deployments/host/container_toolkit.py --data set_as_default=no
 
 Docker is restarted when its settings change, which ends containers without a restart policy. Source:
 https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/install-guide.html.

@@ -1,6 +1,6 @@
 """CUDA on Ubuntu 22.04, from NVIDIA's local repository package, and its lines in the user's ~/.bashrc.
 
-pyinfra @ssh/HOST deployments/host/cuda.py
+pyinfra @openssh/HOST deployments/host/cuda.py
 
 Sources: https://developer.nvidia.com/cuda-12-2-0-download-archive (Ubuntu 22.04, deb local) and
 https://docs.nvidia.com/cuda/archive/12.2.0/cuda-installation-guide-linux/#environment-setup.

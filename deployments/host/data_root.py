@@ -1,8 +1,8 @@
 """Move Docker's data to a volume; the old folder stays. Interrupted at any point, the next run completes it.
 
-pyinfra @ssh/HOST deployments/host/data_root.py                                   # to /media/volume/docker
-pyinfra @ssh/HOST deployments/host/data_root.py --data data_root=/mnt/big/docker
-pyinfra @ssh/HOST deployments/host/data_root.py --data adopt=yes                  # use a Docker's data that lies there
+pyinfra @openssh/HOST deployments/host/data_root.py                                   # to /media/volume/docker
+pyinfra @openssh/HOST deployments/host/data_root.py --data data_root=/mnt/big/docker
+pyinfra @openssh/HOST deployments/host/data_root.py --data adopt=yes                  # use the Docker data there
 
 While it is moved, a file in the new folder says from where (MOVING): such a folder is a copy that may be completed or
 thrown away. Docker is told of the new folder only when all is copied; then the file has the name MOVED.

@@ -1,7 +1,7 @@
 """Docker Engine on Debian or Ubuntu: packages, the group `docker`, start at boot, log rotation and address pools.
 
-pyinfra @ssh/HOST deployments/host/docker.py                               # from Docker's own apt repository
-pyinfra @ssh/HOST deployments/host/docker.py --data docker_repository=     # the distribution's own package
+pyinfra @openssh/HOST deployments/host/docker.py                               # from Docker's own apt repository
+pyinfra @openssh/HOST deployments/host/docker.py --data docker_repository=     # the distribution's own package
 
 An engine that is installed already stays. Sources: https://docs.docker.com/engine/install/ubuntu/ and
 https://docs.docker.com/engine/install/linux-postinstall/.

@@ -1,6 +1,6 @@
 """Take away the sources, pins, keys and profile lines of chapter 04; the packages and their settings stay.
 
-pyinfra @ssh/HOST deployments/host/gpu_sources_removed.py
+pyinfra @openssh/HOST deployments/host/gpu_sources_removed.py
 """
 
 from pyinfra import host

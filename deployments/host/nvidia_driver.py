@@ -1,7 +1,7 @@
 """NVIDIA's driver on Ubuntu, from the graphics-drivers PPA; the machine must be restarted afterwards.
 
-pyinfra @ssh/HOST deployments/host/nvidia_driver.py
-pyinfra @ssh/HOST deployments/host/nvidia_driver.py --data driver=550 --data upgrade=yes     # after `apt upgrade`
+pyinfra @openssh/HOST deployments/host/nvidia_driver.py
+pyinfra @openssh/HOST deployments/host/nvidia_driver.py --data driver=550 --data upgrade=yes     # after `apt upgrade`
 
 Sources: https://launchpad.net/~graphics-drivers/+archive/ubuntu/ppa and
 https://ubuntu.com/server/docs/how-to/graphics/install-nvidia-drivers/.

@@ -1,7 +1,7 @@
 """Mount a persistent volume: at /media/volume, by the file system's UUID, also after a reboot. Never over data.
 
-pyinfra @ssh/HOST deployments/host/volume.py --data volume_id=0a1b…       # the volume's id in OpenStack
-pyinfra @ssh/HOST deployments/host/volume.py --data device=/dev/vdb --data mount_point=/mnt/data
+pyinfra @openssh/HOST deployments/host/volume.py --data volume_id=0a1b…       # the volume's id in OpenStack
+pyinfra @openssh/HOST deployments/host/volume.py --data device=/dev/vdb --data mount_point=/mnt/data
 
 A device is formatted (ext4) only when it is empty: no signature of a file system, partition table, LVM or LUKS, and
 nothing but zeros in its first 16 MiB. One with a file system is mounted as it is.
