@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from shlex import quote
 from typing import Any
 
-from helpers import airgap, display, shell
+from helpers import airgap, display, docker_data, shell
+from helpers.docker_data import DEFAULT_ROOT
 from helpers.errors import TutorialError
 from helpers.provision import Changes
 from helpers.target import Capability, Target, with_docker
@@ -239,18 +239,23 @@ def room(target: Target, folder: str = DATA_ROOT) -> list[Mapping[str, Any]]:
         folder: Where the data shall go; what it is to be made in has to be there.
 
     Returns:
-        A row for each of the two disks, in MiB: disk, docker (Docker's data on it), other, free.
+        A row for each of the two disks, in MiB: disk, docker (Docker's data on it), other, free. The first one is
+        Docker's folder, or `/var/lib/docker` where Docker uses the new folder already.
     """
-    root = look(target).root or "/var/lib/docker"
+    root = look(target).root or DEFAULT_ROOT
+    places = (DEFAULT_ROOT if root == folder else root, folder)
+    # Links are followed: `du` of a link is 0. `stat -f`: columns of `df` move where a device's name has blanks.
     script = """for place; do
-      folder=$place; while [ ! -d "$folder" ]; do folder=$(dirname "$folder"); done
-      data=$(du -sxm "$place" 2>/dev/null | cut -f1)
-      echo "${data:-0} $(df -Pm "$folder" | awk 'NR==2{print $3, $4}')"
+      place=$(readlink -m -- "$place"); folder=$place
+      while [ ! -d "$folder" ] && [ "$folder" != / ]; do folder=$(dirname -- "$folder"); done
+      data=$(du -sxm -- "$place" 2>/dev/null | cut -f1)
+      set -- $(stat -f -c '%b %f %a %S' -- "$folder")
+      echo "${data:-0} $((($1 - $2) * ($4 / 512) / 2048)) $(($3 * ($4 / 512) / 2048))"
     done"""
-    argv = target.sudo("sh", "-c", script, "sh", "/var/lib/docker", folder)
+    argv = target.sudo("sh", "-c", script, "sh", *places)
     lines = target.run(argv, timeout=300, repeatable=True).stdout.splitlines()
     rows: list[Mapping[str, Any]] = []
-    for place, line in zip(("/var/lib/docker", folder), lines, strict=True):
+    for place, line in zip(places, lines, strict=True):
         docker, used, free = map(int, line.split())
         name = f"{place} (in use)" if place == root else place
         rows.append({"disk": name, "docker": docker, "other": max(0, used - docker), "free": free})
@@ -327,17 +332,54 @@ def run_hello(target: Target) -> bool:
 
 
 def old_data(target: Target) -> str:
-    """Name the folder that a move left behind; empty where there is none, or nothing in it."""
-    script = """root=$(docker info -f '{{.DockerRootDir}}') && old=$(cat "$root/.tutorial-moved" 2>/dev/null) &&
-      [ "$old" != "$root" ] && [ -n "$(ls -A "$old" 2>/dev/null)" ] && echo "$old" || true"""
-    return target.run(target.sudo("sh", "-c", script), repeatable=True).stdout.strip()
+    """Name the folder that a move left behind; empty where there is none, or nothing of Docker's in it."""
+    found = _old_data(target)
+    return found.folder if found and found.entries else ""
 
 
 def delete_old_data(target: Target) -> None:
-    """Delete what a move left behind; the folder itself stays, it may be a mount point."""
-    old = old_data(target)
-    if old:
-        target.run(target.sudo("sh", "-c", f"find {quote(old)} -xdev -mindepth 1 -delete"), timeout=600)
+    """Delete what Docker made in the folder that a move left behind, and nothing else; tell what stays, and why.
+
+    The folder itself stays, it may be a mount point. What was interrupted is completed by the next call.
+
+    Raises:
+        TutorialError: Docker does not say which folder it uses, or a part could not be deleted.
+    """
+    found = _old_data(target)
+    if found is None:
+        raise TutorialError(
+            "Nothing was deleted",
+            "Docker does not say which folder it uses, so the old one can't be told from it",
+            "sudo systemctl start docker, and try again",
+            target=target.name,
+        )
+    if found.entries:
+        argv = _facts_of("delete", found.folder, *found.entries)
+        done = target.run(target.sudo(*argv), check=False, timeout=600)
+        if done.returncode != 0:
+            raise TutorialError(
+                f"Not all old data in {found.folder} could be deleted",
+                "something uses them, or they are protected",
+                "end what uses them, and delete them again",
+                target=target.name,
+                output=done.stderr,
+            )
+    if found.folder and found.kept:
+        rows = [{"name": name, "why it stays": reason} for name, reason in found.kept.items()]
+        display.table(rows, title=f"What stays in {found.folder}")
+
+
+def _facts_of(*words: str) -> list[str]:
+    """Give the command that asks for facts of Docker's data, or deletes entries of a folder."""
+    return ["sh", "-c", docker_data.SCRIPT.read_text(encoding="utf-8"), docker_data.SCRIPT.name, *words]
+
+
+def _old_data(target: Target) -> docker_data.OldData | None:
+    """Look what a move left behind; None where Docker does not say which folder it uses."""
+    said = target.run(target.sudo(*_facts_of("old")), check=False, timeout=180, repeatable=True).stdout
+    names = ("live_real", "mounts", "recorded", "recorded_on", "machine", "old_real", "links", "entries", "end")
+    facts = shell.read_facts(said, names)
+    return docker_data.old_data(facts) if facts["end"] and facts["live_real"] else None
 
 
 def leftovers(target: str) -> list[Leftover]:

@@ -13,6 +13,7 @@ from pyinfra.facts.server import OsRelease
 from pyinfra.operations import apt, server, systemd
 
 from deployments.host import apt_source, daemon_json, rights
+from helpers import docker_data
 
 FINGERPRINT = "9DC858229FC7DD38854AE2D88D81803C0EBFCD88"
 KEYRING = "/etc/apt/keyrings/docker.gpg"
@@ -21,6 +22,7 @@ DEFAULTS = {
     "log-opts": {"max-size": "10m", "max-file": "3"},
     "default-address-pools": [{"base": "172.20.0.0/14", "size": 24}],  # small networks: kind and compose make many
 }
+FLAGS = {"log-driver": "--log-driver", "log-opts": "--log-opt", "default-address-pools": "--default-address-pool"}
 
 repository = host.data.get("docker_repository", "https://download.docker.com/linux")
 system = host.get_fact(OsRelease) or {}
@@ -55,10 +57,12 @@ if user != "root":
         name=f"Let {user} use Docker without sudo", user=user, groups=["docker"], append=True, _sudo=rights.needed()
     )
 
-# What the reader has set wins; rotation options belong to the json-file driver only.
-wanted = {**DEFAULTS, **configuration}
-if wanted["log-driver"] != "json-file":
-    wanted.pop("log-opts") if "log-opts" not in configuration else None
+# What the reader has set wins, also by a flag of dockerd; rotation options belong to the json-file driver only.
+started = daemon_json.facts("engine", names="started")["started"] or ""
+by_flag = docker_data.set_by_flag(started, FLAGS)
+wanted = {**{name: value for name, value in DEFAULTS.items() if name not in by_flag}, **configuration}
+if (wanted.get("log-driver") != "json-file" or "log-opts" in by_flag) and "log-opts" not in configuration:
+    wanted.pop("log-opts", None)
 written = daemon_json.write(wanted)
 systemd.service(name="Start Docker at boot", service="docker", running=True, enabled=True, _sudo=rights.needed())
 daemon_json.start(written)
