@@ -45,6 +45,7 @@ def render(executed: Path | None = None, output: Path | None = None, *, fresh: b
             f"The book lacks {', '.join(missing)}", "these chapters have not been executed", "run `make book`"
         )
     _recover(output)
+    _check_replaceable(output)
     stamp, fingerprint = output / ".fingerprint", _fingerprint(executed, old)
     if not fresh and stamp.exists() and stamp.read_text(encoding="utf-8") == fingerprint:
         return output
@@ -63,6 +64,16 @@ def render(executed: Path | None = None, output: Path | None = None, *, fresh: b
     _replace(output, stage / "_build" / "html")
     shutil.rmtree(stage)
     return output
+
+
+def _check_replaceable(output: Path) -> None:
+    """Make sure that the folder is a book of ours, or empty: all of it is replaced."""
+    if output.is_symlink() or (output.exists() and not (output / ".fingerprint").exists() and any(output.iterdir())):
+        raise TutorialError(
+            f"{output} is not a book of the tutorial",
+            "rendering replaces the whole folder, and what is in it would be lost",
+            "empty the folder, or choose another one: the setting build (TUTORIAL_BUILD)",
+        )
 
 
 def outdated(executed: Path | None = None) -> dict[str, OldPage]:

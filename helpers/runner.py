@@ -5,6 +5,7 @@ limit, the ending of processes and the check of parameters are here, outside of 
 """
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -29,6 +30,7 @@ from helpers.shell import environment
 from helpers.signals import let_children_hear
 
 KEPT_RUNS = 10
+_RUN = re.compile(r"\d{8}T\d{6}\.\d{6}-.+")  # the folder of a run: when it began, and its target
 _live: set["subprocess.Popen[str]"] = set()  # ended when the run is interrupted
 
 
@@ -142,7 +144,8 @@ def run(
 def _forget_old_runs(folder: Path) -> None:
     import shutil
 
-    for old in sorted(p for p in folder.iterdir() if p.is_dir())[:-KEPT_RUNS]:
+    ours = sorted(p for p in folder.iterdir() if _RUN.fullmatch(p.name) and p.is_dir() and not p.is_symlink())
+    for old in ours[:-KEPT_RUNS]:
         shutil.rmtree(old)
 
 

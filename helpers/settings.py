@@ -4,12 +4,13 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from helpers.errors import TutorialError
 
 ROOT = Path(__file__).resolve().parent.parent
+_SYSTEM = ("/dev", "/etc", "/proc", "/run", "/sys", "/tmp", "/usr", "/var/lib")  # noqa: S108
 
 
 class Settings(BaseSettings):
@@ -29,6 +30,18 @@ class Settings(BaseSettings):
     parallel: int = Field(2, ge=1, description="how many independent chapters run at the same time")
     cell_timeout: int = Field(300, ge=1, description="seconds that one cell may take")
     notebook_timeout: int = Field(900, ge=1, description="seconds that one notebook may take in all")
+
+    @field_validator("build", "state")
+    @classmethod
+    def _a_folder_of_its_own(cls, folder: Path) -> Path:
+        """Refuse a folder that holds others' things: parts of these two are replaced and deleted."""
+        real = folder.expanduser().resolve()
+        for taken in (Path.home(), ROOT, *map(Path, _SYSTEM)):
+            if taken.resolve().is_relative_to(real):
+                raise ValueError(
+                    f"{folder} holds other things, too; choose a folder of its own, such as {real}/tutorial"
+                )
+        return folder.expanduser()
 
     @classmethod
     def settings_customise_sources(

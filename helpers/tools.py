@@ -156,6 +156,15 @@ def _go_install(name: str, destination: Path) -> None:
     (destination.parent / name).rename(destination)
 
 
+_ASIDE = ".tutorial-bin"  # in the home folder: for a tool where the reader has another version of it
+# Chooses where a tool goes, and notes it down: never over one that the tutorial did not put there.
+_PLACE = f"""path=${{1:-$HOME/.local/bin}}/$0; noted() {{ grep -qxF "$1" ~/.tutorial-tools 2>/dev/null; }}
+if [ -e "$path" ] || [ -L "$path" ]; then noted "$path" || path=$HOME/{_ASIDE}/$0; fi
+noted "$path" || echo "$path" >>~/.tutorial-tools
+echo "$path"
+"""
+
+
 def install(target: Target, *names: str) -> dict[str, str]:
     """Make tools available on a target, for its user as well.
 
@@ -173,23 +182,20 @@ def install(target: Target, *names: str) -> dict[str, str]:
 
 
 def _install(target: Target, name: str) -> str:
-    found = target.run(["sh", "-c", f"command -v {name}"], check=False, repeatable=True).stdout.strip()
+    where = f"command -v {name}; echo ~/{_ASIDE}/{name}"
     words = _VERSION_WORDS.get(name, ["-v"])
-    if found and TOOLS[name] in target.run([found, *words], check=False, repeatable=True).stdout:
-        return found
+    for found in target.run(["sh", "-c", where], check=False, repeatable=True).stdout.split():
+        if TOOLS[name] in target.run(["sh", "-c", '"$0" "$@"', found, *words], check=False, repeatable=True).stdout:
+            return found
     if target.kind in ("local", "host"):
         return str(find(name))
     part = f".{name}.tutorial"  # in the home folder
-    note = 'grep -qxF "$0" ~/.tutorial-tools 2>/dev/null || echo "$0" >>~/.tutorial-tools'
     target.put(find(name), part)
-    if Capability.ROOT in target.capabilities():
-        path = f"/usr/local/bin/{name}"
-        target.run(target.sudo("install", "-m", "755", part, path))
-    else:
-        path = target.run(["sh", "-c", f"mkdir -p ~/.local/bin && echo ~/.local/bin/{name}"]).stdout.strip()
-        target.run(["install", "-m", "755", part, path])
+    root = Capability.ROOT in target.capabilities()
+    path = target.run(["sh", "-c", _PLACE, name, "/usr/local/bin" if root else ""]).stdout.strip()
+    install = ["install", "-D", "-m", "755", part, path]
+    target.run(target.sudo(*install) if path.startswith("/usr/") else install)
     target.run(["rm", "-f", part])
-    target.run(["sh", "-c", note, path])
     return path
 
 
@@ -198,7 +204,9 @@ def leftovers(target: str) -> list[Leftover]:
     if target in ("local", "vm", "host"):
         return []
     with opened(target) as machine:
-        said = machine.run(["sh", "-c", "cat ~/.tutorial-tools 2>/dev/null || true"], repeatable=True).stdout.split()
+        said = machine.run(
+            ["sh", "-c", "cat ~/.tutorial-tools 2>/dev/null || true"], repeatable=True
+        ).stdout.splitlines()
         return [Leftover("tools of the tutorial", " ".join(said), lambda: _remove(target, said))] if said else []
 
 

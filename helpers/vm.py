@@ -20,6 +20,7 @@ from helpers.undo import Leftover
 IMAGE = "tutorial/vm:bookworm"
 USER = "ubuntu"
 _BASE = "debian:bookworm-slim"
+_LABEL = "tutorial.vm"  # tells the VM from a container of the reader's own with the same name
 # runc freezes a container for a moment to change its limits; with cgroup v1 what is killed just then can't die.
 THAW = """find /sys/fs/cgroup/freezer -path "*$0*" -name freezer.state 2>/dev/null | while read -r state; do
   grep -q THAWED "$state" || echo THAWED >"$state"
@@ -89,9 +90,10 @@ def up() -> Vm:
         The VM; its sshd and its Docker answer.
 
     Raises:
-        TutorialError: No Docker engine answers, the image can't be made, or the VM doesn't get ready.
+        TutorialError: No Docker engine answers, the image can't be made, the VM doesn't get ready, or a container of
+            the reader's own has its name.
     """
-    now = status()
+    now = _ours()
     if now.state == "missing":
         _make_image()
         _create(now.name)
@@ -112,13 +114,42 @@ def prepare() -> Vm:
 
 def stop() -> None:
     """Shut the VM down; its disks stay."""
-    if status().state == "running":
+    if _ours().state == "running":
         docker("stop", "-t", "30", settings().vm, timeout=60)
 
 
+def _ours() -> Vm:
+    """Look whether the VM is there, as `status` does; a container that the tutorial did not make is not touched."""
+    vm = status()
+    if vm.state != "missing" and not _is_ours(vm.name):
+        raise TutorialError(
+            f"There is a container {vm.name} already",
+            "the tutorial did not make it, so it is neither used nor removed",
+            "choose another name for the VM: the setting vm (TUTORIAL_VM)",
+            target="vm",
+        )
+    return vm
+
+
+def _is_ours(name: str) -> bool:
+    """Tell whether the tutorial made the container of a name."""
+    label = f'{{{{index .Config.Labels "{_LABEL}"}}}}'
+    return docker("container", "inspect", "-f", label, name, check=False).stdout.strip() == "1"
+
+
+def _key_is_ours() -> bool:
+    """Tell whether the key of the VM's name is one that the tutorial made, by the comment in its public part."""
+    public = Path(f"{_key()}.pub")
+    return public.exists() and public.read_bytes().split()[-1:] == [b"tutorial"]
+
+
 def destroy() -> None:
-    """Remove the VM, its disks, its key and its Host; doing so twice does no harm."""
-    name = settings().vm
+    """Remove the VM, its disks, its key and its Host; doing so twice does no harm.
+
+    Raises:
+        TutorialError: A container of the reader's own has its name; nothing is removed then.
+    """
+    name = _ours().name
     if "tried to kill" in docker("rm", "-f", "-v", name, check=False).stderr:
         identity = docker("container", "inspect", "-f", "{{.Id}}", name).stdout.strip()
         run_here(["sh", "-c", THAW, identity], check=False, target="vm")
@@ -126,7 +157,8 @@ def destroy() -> None:
     for volume in _VOLUMES:
         docker("volume", "rm", "-f", f"{name}-{volume}", check=False)
     _config().drop([name])
-    for path in (_key(), Path(f"{_key()}.pub"), _known_hosts()):
+    keys = (_key(), Path(f"{_key()}.pub")) if _key_is_ours() else ()
+    for path in (*keys, _known_hosts()):
         path.unlink(missing_ok=True)
 
 
@@ -135,7 +167,7 @@ def leftovers(target: str) -> list[Leftover]:
     if target != "vm":
         return []
     vm = status()
-    made = vm.state != "missing" or vm.name in _config().aliases() or _key().exists()
+    made = _is_ours(vm.name) or vm.name in _config().aliases() or _key_is_ours()
     return [Leftover("the VM stand-in with all that is in it", f"container {vm.name}", destroy)] if made else []
 
 
@@ -149,7 +181,7 @@ def _make_image() -> None:
 def _create(name: str) -> None:
     volumes = [word for volume, path in _VOLUMES.items() for word in ("-v", f"{name}-{volume}:{path}")]
     docker(
-        "run", "-d", "--name", name, "--hostname", "vm", "--label", "tutorial.vm=1", "--privileged", *_runtime(),
+        "run", "-d", "--name", name, "--hostname", "vm", "--label", f"{_LABEL}=1", "--privileged", *_runtime(),
         "--tmpfs", "/run", *volumes, "-p", "127.0.0.1::22", IMAGE, remedy="tutorial airgap build vm",
     )  # fmt: skip
 

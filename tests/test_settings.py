@@ -45,3 +45,23 @@ def test_a_bad_variable_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(TutorialError, match="display"):
         settings()
     settings.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["STATE", "BUILD"])
+@pytest.mark.parametrize(
+    "value", ["/", "~", "{home}", "{home}/", "{home}/../home", "{above}", "{link}", "{root}", "/etc"]
+)
+def test_a_folder_that_holds_other_things_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    home, link = tmp_path / "home", tmp_path / "link"
+    home.mkdir()
+    link.symlink_to(home)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv(f"TUTORIAL_{name}", value.format(home=home, above=tmp_path, link=link, root=ROOT))
+    settings.cache_clear()
+    with pytest.raises(TutorialError, match="holds other things"):
+        settings()
+    monkeypatch.setenv(f"TUTORIAL_{name}", "~/of its own")
+    assert getattr(settings(), name.lower()) == home / "of its own"
+    settings.cache_clear()

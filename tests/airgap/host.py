@@ -6,10 +6,14 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
+
+from helpers.docker_data import NotUnderstood, read_daemon_json
 
 HERE = Path(__file__).parent
 RUNTIME = "runc-bounded"
 _CAP_SYS_RESOURCE = 24
+_DAEMON_JSON = Path("/etc/docker/daemon.json")
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -44,16 +48,30 @@ def _runtimes() -> str:
     return subprocess.run(argv, capture_output=True, text=True).stdout
 
 
+def _read_settings(path: Path) -> dict[str, Any]:
+    """Read daemon.json; one that is not understood ends the program, and is left as it is."""
+    try:
+        says = read_daemon_json(path.read_bytes() if path.exists() else b"")
+    except (NotUnderstood, OSError) as error:
+        raise SystemExit(f"{_DAEMON_JSON} {error}; correct it by hand, it was left as it is") from None
+    if says.repeated:
+        raise SystemExit(f"{_DAEMON_JSON} gives {', '.join(says.repeated)} more than once; correct it by hand")
+    return says.settings
+
+
 def _register_runtime() -> None:
     program = Path("/usr/local/bin") / RUNTIME
     shutil.copy2(HERE / RUNTIME, program)
     program.chmod(0o755)
-    path = Path("/etc/docker/daemon.json")
-    known = json.loads(path.read_text()) if path.exists() else {}
+    path = _DAEMON_JSON.resolve()  # a link stays a link
+    known = _read_settings(path)
     known.setdefault("runtimes", {})[RUNTIME] = {"path": str(program)}
     path.parent.mkdir(exist_ok=True)
     part = path.with_suffix(".part")
     part.write_text(json.dumps(known, indent=2) + "\n")
+    if path.exists():
+        shutil.copystat(path, part)
+        os.chown(part, path.stat().st_uid, path.stat().st_gid)
     part.rename(path)
     pids = subprocess.run(["pidof", "dockerd"], capture_output=True, text=True).stdout.split()
     for pid in pids:
