@@ -1,7 +1,9 @@
 """Chapter 03 on a VM: the engine's set-up merges and repeats; the move of its data survives a kill at every step."""
 
+import base64
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -196,6 +198,119 @@ def test_data_of_another_docker_on_the_volume_are_used_when_asked(docker_vm: Tar
     docker_host.move(docker_vm, "/media/volume/docker-first")
     docker_host.move(docker_vm, root, adopt=True)
     assert docker_host.look(docker_vm).root == root and docker_host.contents(docker_vm) == before
+
+
+@pytest.mark.component
+@pytest.mark.docker
+def test_a_daemon_json_in_utf_16_is_merged_and_one_in_latin_1_is_left_alone(daemon_json: Target) -> None:
+    known = json.loads(daemon_json.run(["cat", DAEMON]).stdout)
+    known.pop("default-address-pools", None)
+    write = f"printf %s {{}} | base64 -d >{DAEMON}"
+    latin = base64.b64encode(b'{"labels": ["caf\xe9"]}').decode()
+    daemon_json.run(["sudo", "sh", "-c", write.format(latin)])
+    for deploy in ("docker", "data_root"):
+        with pytest.raises(TutorialError, match="not valid UTF-8: line 1"):
+            daemon_json.apply(deploy, {"docker_repository": ""})
+    assert daemon_json.run(["base64", "-w0", DAEMON]).stdout == latin
+
+    wide = base64.b64encode(json.dumps({**known, "debug": True}).encode("utf-16")).decode()
+    daemon_json.run(["sudo", "sh", "-c", write.format(wide) + f"; chmod 600 {DAEMON}"])
+    docker_host.install(daemon_json, "")
+    after = json.loads(daemon_json.run(["sudo", "cat", DAEMON]).stdout)
+    assert {**known, "debug": True}.items() <= after.items() and "default-address-pools" in after
+    assert daemon_json.run(["stat", "-c", "%a", DAEMON]).stdout == "600\n"
+    daemon_json.run(["sudo", "chmod", "644", DAEMON])
+
+
+def _started(target: Target) -> str:
+    return target.run(["systemctl", "show", "docker", "-p", "ActiveEnterTimestampMonotonic"]).stdout
+
+
+@pytest.mark.component
+@pytest.mark.docker
+def test_what_can_not_be_moved_is_refused_before_docker_stops(daemon_json: Target) -> None:
+    vm, started, root = daemon_json, _started(daemon_json), docker_host.look(daemon_json).root
+    conf = "/etc/systemd/system/docker.service.d/test.conf"
+
+    def as_root(script: str) -> None:
+        vm.run(["sudo", "sh", "-c", script])
+
+    def refused(folder: str, why: str) -> None:
+        with pytest.raises(TutorialError, match=why):
+            docker_host.move(vm, folder)
+
+    as_root(f"ln -sfn {root} /mnt/link; mkdir -p /mnt/bind /mnt/ro && mount --bind {root}/volumes /mnt/bind")
+    as_root("mount -t tmpfs -o ro tmpfs /mnt/ro")
+    try:
+        refused(f"{root}/inner", "is inside")
+        refused(f"{root}/../{root.rpartition('/')[2]}//inner/", "is inside")
+        refused("/mnt/link/inner", "is inside")
+        refused("/mnt/bind/inner", "is inside")
+        refused(root.rpartition("/")[0], "is inside")
+        refused("/", "is not an absolute path of a folder")
+        refused("docker", "is not an absolute path of a folder")
+        refused("/mnt/ro/docker", "MiB free|read-only")
+        refused("/etc/hostname", "is not a folder")
+        assert docker_host.move(vm, "/mnt/link").changed == [], "the same folder, by a link"
+
+        unit = "[Service]\nExecStart=\nExecStart=/usr/sbin/dockerd -H fd:// --data-root /mnt/big/docker\n"
+        as_root(f"mkdir -p {conf.rpartition('/')[0]}; printf %s {shlex.quote(unit)} >{conf}; systemctl daemon-reload")
+        refused("/media/volume/docker-refused", "--data-root /mnt/big/docker")
+        as_root(f"rm {conf}; systemctl daemon-reload")
+
+        _configure(vm, json.dumps({**json.loads(vm.run(["cat", DAEMON]).stdout), "live-restore": True}))
+        refused("/media/volume/docker-refused", "live-restore")
+        assert _started(vm) == started and vm.run(["docker", "info"]).returncode == 0
+        assert vm.run(["test", "-e", "/media/volume/docker-refused"], check=False).returncode == 1
+    finally:
+        as_root(f"umount /mnt/bind /mnt/ro; rm -rf /mnt/link {conf}; rmdir /mnt/bind /mnt/ro; systemctl daemon-reload")
+
+
+@pytest.mark.e2e
+@pytest.mark.docker
+def test_where_the_copy_or_the_start_fails_docker_runs_on_with_the_old_folder(docker_vm: Target) -> None:
+    airgap.supply(docker_vm, ["hello-world:latest"])
+    root, before = docker_host.look(docker_vm).root, docker_vm.run(["cat", DAEMON]).stdout
+    new, fake = "/media/volume/docker-fails", "/usr/local/sbin/rsync"
+    unit = "[Service]\nExecStartPre=/bin/sh -c '! grep -q docker-fails /etc/docker/daemon.json'\n"
+    conf = "/etc/systemd/system/docker.service.d/test.conf"
+    docker_vm.run(["sudo", "sh", "-c", f"echo 'echo the disk broke >&2; exit 11' >{fake}; chmod 755 {fake}"])
+    try:
+        for step, cause in (("Copy the data", "the disk broke"), ("Start Docker", "")):
+            with pytest.raises(TutorialError, match=step) as error:
+                docker_host.move(docker_vm, new)
+            assert cause in error.value.output
+            assert docker_host.look(docker_vm).root == root, f"{step}: Docker answers, with the old folder"
+            assert json.loads(docker_vm.run(["cat", DAEMON]).stdout) == json.loads(before)
+            assert docker_host.run_hello(docker_vm)
+            docker_vm.run(["sudo", "sh", "-c", f"rm -f {fake}; mkdir -p {conf.rpartition('/')[0]}"])
+            docker_vm.run(["sudo", "tee", conf], input=unit)
+            docker_vm.run(["sudo", "systemctl", "daemon-reload"])
+    finally:
+        docker_vm.run(["sudo", "sh", "-c", f"rm -f {fake} {conf}; systemctl daemon-reload; systemctl start docker"])
+    docker_host.move(docker_vm, new)
+    assert docker_host.look(docker_vm).root == new and docker_host.run_hello(docker_vm)
+
+
+@pytest.mark.e2e
+@pytest.mark.docker
+def test_the_deletion_takes_what_docker_made_and_stops_at_mounts(docker_vm: Target) -> None:
+    root, new = docker_host.look(docker_vm).root, "/media/volume/docker-own"
+    docker_vm.run(["docker", "volume", "create", "bound"])
+    docker_host.move(docker_vm, new)
+    own = f"""mkdir -p /srv/own && echo mine >/srv/own/data && echo mine >{root}/notes.txt
+    mount --bind /srv/own {root}/volumes/bound/_data"""
+    docker_vm.run(["sudo", "sh", "-c", own])
+    docker_host.delete_old_data(docker_vm)
+    left = docker_vm.run(["sudo", "ls", root]).stdout.split()
+    assert {"notes.txt", "volumes"} <= set(left) and not {"overlay2", "image", "containers"} & set(left)
+    assert docker_vm.run(["sudo", "cat", "/srv/own/data"]).stdout == "mine\n"
+    docker_vm.run(["sudo", "umount", f"{root}/volumes/bound/_data"])
+    docker_host.delete_old_data(docker_vm)
+    assert docker_host.old_data(docker_vm) == "" and docker_host.look(docker_vm).root == new
+    assert docker_vm.run(["sudo", "cat", f"{root}/notes.txt"]).stdout == "mine\n"
+    docker_vm.run(["sudo", "rm", f"{root}/notes.txt"])
+    docker_vm.run(["docker", "volume", "rm", "bound"])
 
 
 # The installed engine, packed anew under the name that Docker gives its own: what Docker's apt repository would bring.

@@ -15,6 +15,7 @@ from pyinfra.facts.server import Command
 from pyinfra.operations import apt, files, server
 
 from deployments.host import apt_source, daemon_json, rights
+from helpers import docker_data
 
 BASE = "https://nvidia.github.io/libnvidia-container"
 FINGERPRINT = "C95B321B61E88C1809C4F759DDCAE044F796ECB0"
@@ -24,6 +25,7 @@ PACKAGES = (
 )  # fmt: skip
 CONFIG = "/etc/nvidia-container-runtime/config.toml"
 CONTAINERD = "/etc/containerd/config.toml"
+KEPT = "/run/tutorial-containerd.toml"  # what it was, put back where containerd does not start with the new one
 
 base = host.data.get("toolkit_repository", BASE)
 version = host.data.get("toolkit", "1.17.8-1")
@@ -60,7 +62,12 @@ for setting, (value, written) in settings.items():
         command = f"nvidia-ctk --quiet config --config-file={CONFIG} --set {setting}={value} --in-place"
         server.shell(name=f"Set {setting}", commands=[command], _sudo=rights.needed())
 
-if "nvidia" not in docker.get("runtimes", {}) or (default and docker.get("default-runtime") != "nvidia"):
+started = daemon_json.facts("engine", names="started")["started"] or ""
+default = default and not docker_data.set_by_flag(started, {"default-runtime": "--default-runtime"})
+told = "nvidia" not in (docker.get("runtimes") or {}) or (default and docker.get("default-runtime") != "nvidia")
+if told:
+    if daemon_json.write(docker, plain=True) is None:  # nvidia-ctk does not read UTF-16
+        daemon_json.keep()
     words = "nvidia-ctk --quiet runtime configure --runtime=docker" + (" --set-as-default" if default else "")
     server.shell(name="Tell Docker of NVIDIA's runtime", commands=[words], _sudo=rights.needed())
 # Ask the engine that runs, too: an earlier run may have been cut off before its restart.
@@ -69,12 +76,16 @@ asked = (
 )
 known = (host.get_fact(Command, asked, _sudo=rights.needed()) or "").split()
 if "nvidia" not in known or (default and "default=nvidia" not in known):
-    daemon_json.start("restart")
+    daemon_json.start("restart", kept=told)
 
 if not host.get_fact(FindInFile, path=CONTAINERD, pattern="nvidia-container-runtime"):
-    there = "command -v containerd >/dev/null || exit 0; "
+    script = f"""command -v containerd >/dev/null || exit 0
+      rm -f {KEPT}; [ ! -e {CONTAINERD} ] || cp -pL {CONTAINERD} {KEPT} || exit 1
+      nvidia-ctk --quiet runtime configure --runtime=containerd && systemctl restart containerd && rm -f {KEPT} && exit
+      if [ -f {KEPT} ]; then cat {KEPT} >{CONTAINERD}; else rm -f {CONTAINERD}; fi
+      systemctl restart containerd; exit 1"""
     server.shell(
         name="Tell containerd of NVIDIA's runtime",
-        commands=[f"{there}nvidia-ctk --quiet runtime configure --runtime=containerd && systemctl restart containerd"],
+        commands=[script],
         _sudo=rights.needed(),
     )

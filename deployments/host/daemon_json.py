@@ -72,21 +72,17 @@ def read() -> dict[str, Any]:
     return dict(_look().says.settings)
 
 
-def write(content: dict[str, Any]) -> Any:
-    """Write daemon.json, unless that is its content already: through a link, with the mode and owner that it has."""
+def write(content: dict[str, Any], plain: bool = False) -> Any:
+    """Write daemon.json, unless that is its content already: through a link, with the mode and owner that it has.
+
+    Args:
+        content: Its settings.
+        plain: Also write it where only a byte order mark or UTF-16 goes: programs other than Docker don't read those.
+    """
     file = _look()
-    if content == file.says.settings:
+    if content == file.says.settings and (file.says.plain or not plain):
         return None
-    if file.says.repeated:
-        names = ", ".join(file.says.repeated)
-        raise DeployError(f"{PATH} gives {names} more than once, and Docker takes the last one only; {_LEFT}")
-    if file.there:
-        keep = f"cp -pL {quote(PATH)} {quote(BEFORE)}"
-        server.shell(
-            name="Keep daemon.json as it was, until Docker runs with the new one",
-            commands=[keep],
-            _sudo=rights.needed(),
-        )
+    keep()
     mode, user, group = file.owner
     differences, state.config.DIFF = state.config.DIFF, state.config.DIFF and file.says.plain
     try:
@@ -98,18 +94,33 @@ def write(content: dict[str, Any]) -> Any:
         state.config.DIFF = differences
 
 
-def put_back() -> str:
-    """Give the shell command that restores daemon.json as it was before `write`, and starts Docker with it."""
+def keep() -> None:
+    """Keep a copy of daemon.json until Docker runs with a new one; one that can't be written without a loss stops."""
     file = _look()
-    kept = quote(BEFORE)
-    restore = f"cat {kept} >{quote(file.real)}; rm -f {kept}" if file.there else f"rm -f {quote(PATH)}"
+    if file.says.repeated:
+        names = ", ".join(file.says.repeated)
+        raise DeployError(f"{PATH} gives {names} more than once, and Docker takes the last one only; {_LEFT}")
+    if file.there:
+        copy = f"cp -pL {quote(PATH)} {quote(BEFORE)}"
+        server.shell(
+            name="Keep daemon.json as it was, until Docker runs with the new one",
+            commands=[copy],
+            _sudo=rights.needed(),
+        )
+
+
+def put_back() -> str:
+    """Give the shell command that restores daemon.json as it was at `keep`, and starts Docker with it."""
+    file, kept = _look(), quote(BEFORE)
+    restore = f"if [ -f {kept} ]; then cat {kept} >{quote(file.real)}; rm -f {kept}; fi"
+    restore = restore if file.there else f"rm -f {quote(PATH)}"
     return f"{restore}; systemctl reset-failed docker; systemctl start containerd docker"
 
 
-def start(written: Any) -> None:
-    """Restart Docker with a new daemon.json; what it says of a wrong one is shown, and the former one put back."""
+def start(written: Any, kept: bool = True) -> None:
+    """Restart Docker with a new daemon.json; what it says of a wrong one is shown, and the one kept is put back."""
     if written is not None:
-        failed = f"journalctl -q -n 15 -o cat -u docker >&2; {put_back()}; exit 1"
+        failed = f"journalctl -q -n 15 -o cat -u docker >&2; {f'{put_back()}; ' if kept else ''}exit 1"
         server.shell(
             name="Restart Docker",
             commands=[f"systemctl restart docker && rm -f {quote(BEFORE)} || {{ {failed}; }}"],
