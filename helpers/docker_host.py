@@ -325,6 +325,13 @@ def move(target: Target, folder: str = DATA_ROOT, *, adopt: bool = False, dry: b
         return target.apply("data_root", data, watch=watch)
 
 
+def uses(target: Target, folder: str) -> bool:
+    """Tell whether Docker's data are in a folder, by whatever path it is named."""
+    script = '[ "$(readlink -m -- "$1")" = "$(readlink -m -- "$2")" ]'
+    argv = target.sudo("sh", "-c", script, "sh", look(target).root or "/", folder)
+    return target.run(argv, check=False, repeatable=True).returncode == 0
+
+
 def run_hello(target: Target) -> bool:
     """Run the image hello-world, and tell whether it said what it says."""
     airgap.supply(target, [HELLO])
