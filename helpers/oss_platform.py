@@ -11,7 +11,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, Literal, get_args
 
-from helpers import airgap, display, kind, shell, terminal, tools
+from helpers import airgap, display, kind, oss_questions, shell, terminal, tools
 from helpers.errors import TutorialError
 from helpers.processes import write_atomically
 from helpers.settings import ROOT, settings
@@ -71,22 +71,31 @@ class Platform:
 
 
 def answers(*, option: int = 4, registry: bool = True, gpu: bool = False, ray: bool = False) -> dict[str, str]:
-    """Give the answers to the script's five questions, by words of each question."""
-    yes = {True: "y", False: "n"}
-    return {
-        "Setup integration": "y",
-        "deployment option": str(option),
-        "local Docker registry": yes[registry],
-        "GPU cluster": yes[gpu],
-        "Install Ray": yes[ray],
-    }
+    """Give the answers to all questions that the scripts ask, by words of each question.
+
+    Args:
+        option: The number of the deployment option.
+        registry: Whether to install a local registry.
+        gpu: Whether it is a cluster with GPUs.
+        ray: Whether to install Ray.
+
+    Returns:
+        The answers. The course's script asks the first five; upstream's also those that depend on the machine.
+        `explained` says why each is what it is.
+    """
+    return oss_questions.answers(option, registry, gpu, ray)
+
+
+def explained(given: Mapping[str, str], platform: Platform) -> list[Mapping[str, object]]:
+    """Say why each answer is what it is; see `oss_questions.explained`."""
+    return oss_questions.explained(given, platform.source)
 
 
 def unanswered(given: Mapping[str, str]) -> list[str]:
     """List the questions of the course's script that have no answer, or none of those that it takes."""
-    asked = re.findall(r'^ask \w+ "([^"]+)" (\S+)$', (FOLDER / SCRIPT).read_text(encoding="utf-8"), re.MULTILINE)
+    asked = oss_questions.prompts((FOLDER / SCRIPT).read_text(encoding="utf-8"))
     fits = [(terminal.question_words(words), answer) for words, answer in given.items()]
-    return [q for q, choices in asked if not any(w.search(q) and a in choices.split("/") for w, a in fits)]
+    return [p.text for p in asked if not any(w.search(p.text) and a in p.choices for w, a in fits)]
 
 
 def plan(target: Target, platform: Platform, given: Mapping[str, str]) -> None:
@@ -94,7 +103,9 @@ def plan(target: Target, platform: Platform, given: Mapping[str, str]) -> None:
     commands: list[Sequence[str] | str] = [["rsync", "-a", "deployments/", f"MACHINE:{platform.place}/"]]
     if platform.source == "upstream":
         commands = [["git", "clone", "--branch", platform.branch, platform.repository, platform.place]]
-    commands += [["cd", platform.scripts], [SCRIPT], *(f"  {q} = {a}" for q, a in given.items())]
+    rows = explained(given, platform)
+    said = [f"  {row['question has the words']} = {row['answer']}" for row in rows]
+    commands += [["cd", platform.scripts], [SCRIPT], *said]
     commands += [["kubectl", "get", "pods", "-A"], ["kubectl", "describe", "nodes"]]
     where = "a machine with Docker: the target vm, host, or one of your own"
     display.plan("the platform", commands, f"the target {target.name} uses nothing but Python. It runs on {where}.")
@@ -159,8 +170,14 @@ def setup(
         The lines that it printed.
 
     Raises:
-        TutorialError: It asked something unknown, failed, or took too long; nothing of it runs then.
+        TutorialError: It would ask something unknown (it has not run then), it failed, or it took too long. Nothing of
+            it runs then.
     """
+    text = oss_questions.read_script(target, platform.scripts, SCRIPT)
+    given = oss_questions.fitting(text, given)
+    mine = {str(row["question has the words"]): "" for row in explained(given, platform)}
+    if idle := oss_questions.unasked(text, mine):
+        display.show(f"This script does not ask: {', '.join(idle)}.")
     began = time.monotonic()
     with display.progress(SCRIPT, len(kind.SETUP_STEPS)) as report:
 
@@ -169,15 +186,23 @@ def setup(
             if step := re.match(r"\[(\d+)/10\] (.*)", line):
                 report(int(step[1]) - 1, step[2])
 
-        path = _tool_folders(target) if platform.source == "course" else []
+        path = _tool_folders(target) if platform.source == "course" else _local_bin(target)
+        runs = f"cd && cd {quote(platform.scripts)} && test -x {SCRIPT} && echo yes"
+        argv = [SCRIPT] if shell.query(target, {"runs": runs})["runs"] else ["bash", SCRIPT]
         return terminal.converse(
-            target, [SCRIPT], given, folder=platform.scripts, path=path, timeout=timeout, quiet=quiet, watch=told
+            target, argv, given, folder=platform.scripts, path=path, timeout=timeout, quiet=quiet, watch=told
         )
 
 
 def _tool_folders(target: Target) -> list[str]:
     """Give the folders on the machine that kind and kubectl are in; they need not be on PATH."""
     return sorted({str(Path(path).parent) for path in tools.install(target, "kind", "kubectl").values()})
+
+
+def _local_bin(target: Target) -> list[str]:
+    """Give the folder that upstream's script puts its tools into: on PATH in a login shell only, and not over SSH."""
+    home = shell.query(target, {"home": "cd && pwd"})["home"]
+    return [f"{home}/.local/bin"] if home else []
 
 
 def changes(lines: Sequence[str]) -> list[str]:
@@ -198,7 +223,8 @@ def cluster(target: Target, platform: Platform, gpu: bool = False) -> kind.Clust
     """
     if platform.source == "course":
         return kind.Cluster(target, kind.FOLDER / ("gpu-cluster.yaml" if gpu else "cluster.yaml"))
-    context = target.run(["kubectl", "config", "current-context"], check=False, repeatable=True).stdout.strip()
+    asked = shell.query(target, {"context": "kubectl config current-context"}, _local_bin(target))
+    context = asked["context"] or ""
     name = context.removeprefix("kind-")
     if name == context:
         raise TutorialError(
@@ -283,7 +309,7 @@ def versions(found: kind.Cluster) -> list[Mapping[str, object]]:
     Returns:
         A row for each part: part, version.
     """
-    told = shell.query(found.target, _VERSIONS, _tool_folders(found.target))
+    told = shell.query(found.target, _VERSIONS, [*_local_bin(found.target), *_tool_folders(found.target)])
     nodes, pods = found.get("nodes"), found.get("pods", "-A")
     info = nodes[0]["status"]["nodeInfo"] if nodes else {}
     known = {

@@ -23,6 +23,8 @@ _INTERRUPT_SECONDS = 30.0  # a script may clean up for so long after Ctrl-C
 _TERM_SECONDS = 10  # and for so long after SIGTERM
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[@-_]|\x07")
 _PROMPT = re.compile(r"[:?>\])]\s*$")
+# A question that ends its line: `echo "Go on? (y/n)"; read answer`.
+_CHOICES = re.compile(r"[(\[]\s*[A-Za-z]+(\s*/\s*[A-Za-z]+)+\s*[)\]]\s*[:?]?$")
 _SSH_FAILED = 255
 # Whatever carries the mark is asked to end, and killed when that takes long. Without /proc the terminal's end must do.
 _END = """marked() { for e in /proc/[0-9]*/environ; do
@@ -48,7 +50,8 @@ def converse(
     """Run a script in a terminal and answer its questions.
 
     A prompt is output without a line's end that stands still: at once where it has the words of a known question, after
-    `quiet` seconds elsewhere. The question may also stand in the lines since the last answer, as above a menu.
+    `quiet` seconds elsewhere. The question may also stand in the lines since the last answer, as above a menu. A whole
+    line is a prompt after `quiet` seconds where it ends in choices such as (y/n), or has the words of a known question.
 
     Args:
         target: Where to run it.
@@ -110,7 +113,7 @@ class _Talk:
         self.target, self.argv, self.quiet, self.watch = target, argv, quiet, watch
         self.answers = {question_words(question): answer for question, answer in answers.items()}
         self.lines: list[str] = []
-        self._pending, self._answered = "", ""
+        self._pending, self._answered, self._reply = "", "", ""
         self._since = 0  # the first line after the last answer
         self._asked: dict[re.Pattern[str], int] = {}
 
@@ -143,8 +146,15 @@ class _Talk:
     def _answer(self, still: float) -> str | None:
         """Give the answer to what is asked; None while nothing is."""
         shown = self._pending.rpartition("\r")[2].strip()
-        if not shown or self._answered:
-            return None
+        if self._answered:
+            shown = self._after_answer(shown)
+            if not _PROMPT.search(shown):
+                return None
+        elif not shown:
+            shown = next((line for line in reversed(self.lines[self._since :]) if line.strip()), "").strip()
+            known = _PROMPT.search(shown) and self._known([shown])
+            if still < self.quiet or not (known or _CHOICES.search(shown)):
+                return None
         question = self._known([shown]) if _PROMPT.search(shown) else None
         if question is None:
             if still < self.quiet:
@@ -157,8 +167,13 @@ class _Talk:
         if self._asked[question] > _TRIES:
             why = f"it was given {_TRIES} times: {self.answers[question]}"
             raise self.error(f"The script does not take the answer to: {shown}", why, "choose one that it names")
-        self._answered, self._since = shown, len(self.lines) + 1
-        return self.answers[question]
+        self._answered, self._since = self._pending.rpartition("\r")[2].strip() or shown, len(self.lines) + 1
+        self._reply = self.answers[question]
+        return self._reply
+
+    def _after_answer(self, shown: str) -> str:
+        """Give what stands after an answer in the same line, as where `read -n 1` takes one key only."""
+        return shown.removeprefix(self._answered).strip().removeprefix(self._reply).strip()
 
     def _known(self, lines: Sequence[str]) -> re.Pattern[str] | None:
         """Find the question whose words stand in the last of some lines that has any."""
