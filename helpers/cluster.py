@@ -189,19 +189,20 @@ def supply_node(cluster: Cluster, images: Sequence[str] = UPSTREAM) -> None:
     if not airgap.needed(cluster.target):
         return
     airgap.supply(cluster.target, images)
-    node = f"{cluster.name}-control-plane"
-    look = ["docker", "exec", node, "ctr", "-n", "k8s.io", "images", "ls", "-q"]
-    there = cluster.target.run(look, repeatable=True).stdout.split()
-    missing = [name for name in images if _full_name(name) not in there]
+    missing = set[str]()
+    for node in cluster.node_names:
+        look = ["docker", "exec", node, "ctr", "-n", "k8s.io", "images", "ls", "-q"]
+        there = cluster.target.run(look, repeatable=True).stdout.split()
+        missing |= {name for name in images if _full_name(name) not in there}
     if missing:
-        load(cluster, missing)
+        load(cluster, [name for name in images if name in missing])
 
 
 def load(cluster: Cluster, images: Sequence[str]) -> None:
-    """Copy images of the machine's Docker into the node."""
-    node = f"{cluster.name}-control-plane"
-    words = f"docker save {' '.join(images)} | docker exec -i {node} ctr -n k8s.io images import --no-unpack -"
-    cluster.target.run(["sh", "-c", words], timeout=300)
+    """Copy images of the machine's Docker into the cluster's nodes."""
+    for node in cluster.node_names:
+        words = f"docker save {' '.join(images)} | docker exec -i {node} ctr -n k8s.io images import --no-unpack -"
+        cluster.target.run(["sh", "-c", words], timeout=300)
 
 
 def _full_name(image: str) -> str:

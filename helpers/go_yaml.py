@@ -44,7 +44,7 @@ class _Loader(_Reader):  # type: ignore[misc]
         return str(super().resolve(kind, value, implicit))
 
 
-class _Wrong(Exception):
+class Wrong(Exception):
     """A part of the document is not what is expected; `node` is where."""
 
     def __init__(self, node: Node, reason: str) -> None:
@@ -79,9 +79,9 @@ def compose(content: bytes, name: str, *, several: bool = True) -> Node | None:
         while not several and loader.check_node():
             second = loader.get_node()
             if second.value != "":  # a last `---` with nothing below is none
-                raise _Wrong(second, "a second document begins here, and only the first one would be read")
+                raise Wrong(second, "a second document begins here, and only the first one would be read")
         return root
-    except _Wrong as error:
+    except Wrong as error:
         why = f"line {line(error.node)}: {error.reason}"
         raise TutorialError(f"{name} can't be read", why, "keep one document in the file") from None
     except (yaml.YAMLError, UnicodeError, RecursionError) as error:
@@ -179,7 +179,7 @@ def pairs(node: MappingNode) -> list[tuple[Node, Node]]:
     for key, value in node.value:
         for merged in (value.value if isinstance(value, SequenceNode) else [value]) if _merges(key) else ():
             if not isinstance(merged, MappingNode):
-                raise _Wrong(merged, "what `<<` merges is not a mapping")
+                raise Wrong(merged, "what `<<` merges is not a mapping")
             own += [pair for pair in pairs(merged) if pair[0].value not in names]
             names |= {pair[0].value for pair in own if isinstance(pair[0], ScalarNode)}
     return own
@@ -208,7 +208,7 @@ def values(content: bytes, name: str, *, strict: bool = False) -> Any:
     root = compose(content, name, several=not strict)
     try:
         return None if root is None else _json(root, strict, ())
-    except _Wrong as error:
+    except Wrong as error:
         raise TutorialError(f"{name} can't be read", f"line {line(error.node)}: {error.reason}", _HELP) from None
 
 
@@ -218,7 +218,7 @@ def documents(content: bytes, name: str, *, strict: bool = False) -> list[Any]:
     try:
         roots = [root for root in yaml.compose_all(content, _Loader) if root.value != ""]
         return [_json(root, strict, ()) for root in roots]
-    except _Wrong as error:
+    except Wrong as error:
         raise TutorialError(f"{name} can't be read", f"line {line(error.node)}: {error.reason}", _HELP) from None
     except (yaml.YAMLError, UnicodeError, RecursionError) as error:
         raise TutorialError(f"{name} can't be read", reason(error, content), _HELP) from None
@@ -226,32 +226,32 @@ def documents(content: bytes, name: str, *, strict: bool = False) -> list[Any]:
 
 def _json(node: Node, strict: bool, above: tuple[Node, ...]) -> Any:
     if node in above:
-        raise _Wrong(node, "an anchor contains itself")
+        raise Wrong(node, "an anchor contains itself")
     if isinstance(node, SequenceNode):
         return [_json(part, strict, (*above, node)) for part in node.value]
     if isinstance(node, MappingNode):
         for again, first in same_keys(node) if strict else ():
-            raise _Wrong(again, f"`{again.value}` is there twice, first in line {line(first)}")
+            raise Wrong(again, f"`{again.value}` is there twice, first in line {line(first)}")
         return {_name(key): _json(value, strict, (*above, node)) for key, value in pairs(node)}
     if strict and node.tag == _PLAIN and node.value == "=":  # Helm takes it for a text, other readers don't take it
-        raise _Wrong(node, "`=` alone is a special word of YAML; put it into quotes")
+        raise Wrong(node, "`=` alone is a special word of YAML; put it into quotes")
     return _number(node, _value(node))
 
 
 def _value(node: Node) -> Any:
     if not isinstance(node, ScalarNode):
-        raise _Wrong(node, "a name in a mapping is a mapping or a list itself")
+        raise Wrong(node, "a name in a mapping is a mapping or a list itself")
     try:
         return scalar(node)[1]
     except ValueError as error:
-        raise _Wrong(node, str(error)) from None
+        raise Wrong(node, str(error)) from None
 
 
 def _number(node: Node, value: Any) -> Any:
     try:
         return number(value)
     except OverflowError:
-        raise _Wrong(node, f"{node.value} is not a number that JSON has") from None
+        raise Wrong(node, f"{node.value} is not a number that JSON has") from None
 
 
 def number(value: Any) -> Any:
@@ -271,5 +271,5 @@ def number(value: Any) -> Any:
 def _name(key: Node) -> str:
     value = _number(key, _value(key))
     if value is None:
-        raise _Wrong(key, "a name in a mapping is null")
+        raise Wrong(key, "a name in a mapping is null")
     return str(value).lower() if isinstance(value, bool) else str(value)

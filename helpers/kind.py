@@ -3,6 +3,7 @@
 Sources: https://kind.sigs.k8s.io/docs/user/configuration/ and https://kind.sigs.k8s.io/docs/user/local-registry/.
 """
 
+import codecs
 import copy
 import hashlib
 import json
@@ -18,8 +19,11 @@ from typing import Any, Self
 import yaml
 from tenacity import RetryError, Retrying, retry_if_exception_type, retry_if_result, stop_after_delay, wait_fixed
 
-from helpers import airgap, display, shell, tools
-from helpers.errors import TutorialError
+from helpers import airgap, display, kind_failures, shell, tools
+from helpers.errors import TutorialError, Unreachable
+from helpers.kind_config import collisions, node_names
+from helpers.kind_config import configuration as configuration
+from helpers.kind_config import ports as ports
 from helpers.machine import MEMORY, listening
 from helpers.processes import write_atomically
 from helpers.settings import ROOT, settings
@@ -35,6 +39,7 @@ REGISTRY = "kind-registry"
 REGISTRY_PORT = 5001
 _MARK = "tutorial-configuration"  # a label of the node, there from the first moment: ours, and of which configuration
 _REGISTRY_VOLUME = "tutorial-registry"
+_CREATE_SECONDS = 420.0
 _API_SECONDS = 90.0
 _TUNNEL_SECONDS = 5.0
 _REFUSED = "The connection to the server 127.0.0.1"  # … was refused
@@ -66,39 +71,6 @@ SETUP_STEPS = (
     ("installs Ray", "scripts/install_ray.sh", "chapter 07"),
     ("runs tests", "scripts/run_tests.sh", "the checkpoints of each notebook"),
 )
-
-
-def configuration(path: Path) -> dict[str, Any]:
-    """Read a cluster's configuration and make sure that kind would take it.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its content.
-
-    Raises:
-        TutorialError: It can't be read, is not kind's, or maps a port twice.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise TutorialError(f"{path} can't be read", str(error), "correct the file") from None
-    if not isinstance(content, dict) or content.get("apiVersion") != "kind.x-k8s.io/v1alpha4":
-        raise TutorialError(f"{path} is not a configuration of kind", "apiVersion is not kind.x-k8s.io/v1alpha4", "see "
-                            "deployments/kind/cluster.yaml")  # fmt: skip
-    taken = [row["machine"] for row in ports(content)]
-    if twice := {p for p in taken if taken.count(p) > 1}:
-        raise TutorialError(
-            f"{path} maps a port twice", f"host port {min(twice)}", "give each mapping its own hostPort"
-        )
-    return content
-
-
-def ports(content: Mapping[str, Any]) -> list[Mapping[str, int]]:
-    """List which port of the machine leads to which port of the node."""
-    found = [m for node in content.get("nodes", []) for m in node.get("extraPortMappings", [])]
-    return [{"machine": int(m["hostPort"]), "node": int(m["containerPort"])} for m in found]
 
 
 def requirements(target: Target) -> list[Mapping[str, object]]:
@@ -159,7 +131,7 @@ def plan(target: Target, path: Path) -> None:
     name = content["name"]
     where = "a machine with Docker: the target vm, host, or one of your own"
     commands = [
-        _create_words("kind", path.name),
+        _create_words("kind", path.name, NODE_IMAGE),
         ["kubectl", "get", "nodes"],
         ["kind", "delete", "cluster", "-n", name],
     ]
@@ -168,8 +140,13 @@ def plan(target: Target, path: Path) -> None:
     )
 
 
-def _create_words(program: str, path: str) -> list[str]:
-    return [program, "create", "cluster", "--config", path, "--image", NODE_IMAGE, "--wait", "180s"]
+def _create_words(program: str, path: str, image: str) -> list[str]:
+    return [program, "create", "cluster", "--config", path, *(["--image", image] if image else []), "--wait", "180s"]
+
+
+def _text(path: Path) -> str:
+    content = path.read_bytes()
+    return content.decode("utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8")
 
 
 class Cluster(AbstractContextManager["Cluster"]):
@@ -184,6 +161,7 @@ class Cluster(AbstractContextManager["Cluster"]):
         self.target, self.path = target, path
         self.content = configuration(path)
         self.name = str(self.content["name"])
+        self.node_names = node_names(self.content)
         self._open = ExitStack()
         self._connected = False
 
@@ -203,10 +181,7 @@ class Cluster(AbstractContextManager["Cluster"]):
 
     def fingerprint(self) -> str:
         """Hash what the cluster is made from, without comments; chapter 05's script (`fingerprint`) does the same."""
-        lines = (
-            re.sub(r"(^|\s+)#.*$", "", line, flags=re.ASCII).rstrip()
-            for line in self.path.read_text(encoding="utf-8").splitlines()
-        )
+        lines = (re.sub(r"(^|\s+)#.*$", "", line, flags=re.ASCII).rstrip() for line in _text(self.path).splitlines())
         made_of = "".join(f"{line}\n" for line in [*filter(None, lines), NODE_IMAGE])
         return f"sha256-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}"
 
@@ -228,6 +203,12 @@ class Cluster(AbstractContextManager["Cluster"]):
                 self.choose()
                 return False
             self.delete()
+        if twice := collisions(self.content):
+            raise TutorialError(
+                f"{self.path} maps a port twice",
+                "; ".join(twice),
+                "give each mapping its own hostPort or listenAddress",
+            )
         if taken := busy_ports(self.target, self.content):
             who = f"ss -Hltnp 'sport = :{taken[0]}'"
             seen = shell.query(self.target, {"who": f"sudo -n {who} || {who}"})["who"] or ""
@@ -283,27 +264,28 @@ class Cluster(AbstractContextManager["Cluster"]):
 
             marked = copy.deepcopy(self.content)
             marked["nodes"][0].setdefault("labels", {})[_MARK] = self.fingerprint()
+            own_images = any(node.get("image") for node in marked["nodes"])
+            if own_images:  # kind's --image would take their place
+                for node in marked["nodes"]:
+                    node.setdefault("image", NODE_IMAGE)
             text = yaml.safe_dump(marked)
-            words = _create_words(self._kind, "-")
-            done = self.target.run(words, check=False, timeout=420, input=text, stream=told)
+            words = _create_words(self._kind, "-", "" if own_images else NODE_IMAGE)
+            try:
+                done = self.target.run(words, check=False, timeout=_CREATE_SECONDS, input=text, stream=told)
+            except Unreachable:
+                raise
+            except BaseException:  # the time is over, or the reader ended it: nothing half-made stays
+                with suppress(TutorialError):
+                    self.delete()
+                raise
         if done.returncode != 0:
-            raise self._failed(done.stdout)
+            raise self._failed(done.stdout + done.stderr)
 
     def _failed(self, said: str) -> TutorialError:
-        with suppress(TutorialError):  # the reason is what matters
-            self.delete()
-        reasons = {
-            "no space left": ("the disk is full", "free some, or move Docker's data to a volume (chapter 03)"),
-            "port is already allocated": (
-                "a port is taken",
-                "end what uses it, or change hostPort in the configuration",
-            ),
-            "address already in use": ("a port is taken", "end what uses it, or change hostPort in the configuration"),
-            "pull": ("the node image is not to be had", f"docker pull {NODE_IMAGE} tells why"),
-        }
-        why, remedy = next(
-            (v for k, v in reasons.items() if k in said), ("", "read what kind says; run the cell again")
-        )
+        if kind_failures.EXISTS not in said:
+            with suppress(TutorialError):  # the reason is what matters
+                self.delete()
+        why, remedy = kind_failures.explain(said)
         return TutorialError(
             "kind could not create the cluster", why, remedy, target=self.target.name, command=["kind"], output=said
         )
@@ -314,7 +296,7 @@ class Cluster(AbstractContextManager["Cluster"]):
         Raises:
             TutorialError: It does not answer, although its node was started: it was left half-made.
         """
-        self._start_node()
+        self._start_nodes()
         words = ["get", "nodes", "-o", f"jsonpath={{range .items[*]}}node {{.metadata.labels.{_MARK}}} {{end}}"]
 
         def read() -> list[str]:
@@ -356,9 +338,9 @@ class Cluster(AbstractContextManager["Cluster"]):
         self.target.run(["docker", "network", "connect", "kind", REGISTRY], check=False)  # refused when it is there
         folder = f"/etc/containerd/certs.d/localhost:{REGISTRY_PORT}"
         script = f"mkdir -p {folder} && cat >{folder}/hosts.toml"
-        node = f"{self.name}-control-plane"
         text = f'[host."http://{REGISTRY}:5000"]\n'
-        self.target.run(["docker", "exec", "-i", node, "sh", "-c", script], input=text)
+        for node in self.node_names:
+            self.target.run(["docker", "exec", "-i", node, "sh", "-c", script], input=text)
         self._on_node("apply", "-f", "-", input=(FOLDER / "local-registry.yaml").read_text(encoding="utf-8"))
 
     def push(self, image: str, repository: str = "") -> str:
@@ -394,23 +376,30 @@ class Cluster(AbstractContextManager["Cluster"]):
             raise TutorialError(
                 f"There is no cluster {self.name}", "", "create it: chapter 06", target=self.target.name
             )
-        self._start_node()
+        self._start_nodes()
         words = [self._kind, "get", "kubeconfig", "--name", self.name]
         content = yaml.safe_load(self.target.run(words, repeatable=True).stdout)
         server = content["clusters"][0]["cluster"]
         port = self._open.enter_context(self.target.tunnel(int(server["server"].rpartition(":")[2])))
         server["server"] = f"https://127.0.0.1:{port}"
+        server["tls-server-name"] = (
+            "localhost"  # what the API's certificate always has; an address only if it is chosen
+        )
         write_atomically(self.kubeconfig, yaml.safe_dump(content), 0o600)
         self._connected = True
         self._wait_for_api()
         return self
 
-    def _start_node(self) -> None:
-        """Start the node if it is off, as after a restart of its machine."""
-        node = f"{self.name}-control-plane"
-        look = ["docker", "container", "inspect", "-f", "{{.State.Running}}", node]
-        if self.target.run(look, repeatable=True).stdout.strip() != "true":
-            self.target.run(["docker", "start", node], repeatable=True)
+    def _start_nodes(self) -> None:
+        """Start the nodes that are off, as after a restart of their machine."""
+        first, *others = self.node_names
+        if len([n for n in self.content["nodes"] if n["role"] == "control-plane"]) > 1:
+            others.append(f"{self.name}-external-load-balancer")
+        for node in (first, *others):
+            look = ["docker", "container", "inspect", "-f", "{{.State.Running}}", node]
+            state = self.target.run(look, check=node == first, repeatable=True).stdout.strip()
+            if state not in ("true", "" if node != first else "true"):
+                self.target.run(["docker", "start", node], repeatable=True)
 
     def _wait_for_api(self) -> None:
         attempts = Retrying(
@@ -515,10 +504,10 @@ class Cluster(AbstractContextManager["Cluster"]):
         self.close()
         words = [self._kind, "delete", "cluster", "--name", self.name]
         if self.target.run(words, check=False, timeout=180).returncode != 0:
-            look = ["docker", "container", "inspect", "-f", "{{.Id}}", f"{self.name}-control-plane"]
-            node = self.target.run(look, check=False).stdout.strip()
-            if node:
-                self.target.run(self.target.sudo("sh", "-c", THAW, node), check=False)
+            for name in self.node_names:
+                look = ["docker", "container", "inspect", "-f", "{{.Id}}", name]
+                if node := self.target.run(look, check=False).stdout.strip():
+                    self.target.run(self.target.sudo("sh", "-c", THAW, node), check=False)
             self.target.run(words, timeout=180)
         self.kubeconfig.unlink(missing_ok=True)
 
