@@ -120,8 +120,8 @@ def raise_inotify(target: Target) -> None:
 
 
 def busy_ports(target: Target, content: Mapping[str, Any]) -> list[int]:
-    """List the ports of the machine that the cluster wants and somebody else has."""
-    wanted = {row["machine"] for row in ports(content)}
+    """List the ports of the machine that the cluster wants and somebody else has (TCP)."""
+    wanted = {row["machine"] for row in ports(content, "TCP")}
     return sorted(wanted & {port for _, port in listening(target)})
 
 

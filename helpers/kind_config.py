@@ -240,13 +240,18 @@ def _subnets(text: str, family: str) -> str:
     return "" if f"ipv{versions[0]}" == family or family not in _FAMILIES else f"expected {family} CIDR"
 
 
-def ports(content: Mapping[str, Any]) -> list[Mapping[str, int]]:
-    """List which port of the machine leads to which port of the node; where kind takes a free one, it is left out."""
+def ports(content: Mapping[str, Any], protocol: str = "") -> list[Mapping[str, int]]:
+    """List which port of the machine leads to which port of the node; where kind takes a free one, it is left out.
+
+    Args:
+        content: The configuration.
+        protocol: Only the ports of this protocol, such as `TCP`; by default of all.
+    """
     found = [m for node in content.get("nodes") or () for m in (node or {}).get("extraPortMappings") or ()]
     return [
         {"machine": int(m["hostPort"]), "node": int(m.get("containerPort") or 0)}
         for m in found
-        if m and int(m.get("hostPort") or 0) > 0
+        if m and int(m.get("hostPort") or 0) > 0 and protocol in ("", m.get("protocol") or "TCP")
     ]
 
 

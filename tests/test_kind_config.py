@@ -92,6 +92,8 @@ def test_ports_that_kind_chooses_are_not_listed(write: Write) -> None:
         assert kind.ports(kind.configuration(write(ACCEPTED[name]))) == []
     three = kind.ports(kind.configuration(write(ACCEPTED["a port for three protocols"])))
     assert three == [{"machine": 53, "node": 53}] * 3
+    content = kind.configuration(write(f"{HEAD}nodes: [{{extraPortMappings: [{{hostPort: 53, protocol: UDP}}]}}]"))
+    assert kind.ports(content, "TCP") == [], "what listens at TCP is not in the way of UDP"
 
 
 @unit
