@@ -165,7 +165,7 @@ def version(target: "Target") -> str:
         raise TutorialError(
             f"Docker is not installed {where}",
             "the command docker was not found",
-            "install Docker Engine (https://docs.docker.com/engine/install/); on a VM chapter 03 does it",
+            "sudo apt install docker.io (elsewhere: https://docs.docker.com/engine/install/); on a VM, chapter 03",
             target=name,
         )
     if found["said"] is None:

@@ -94,7 +94,9 @@ def behind_ssh(name: str) -> list[Finding]:
             machine.run(["true"], repeatable=True)
             return [Finding(f"Host {name}", "answers", "all that this target does", True, ""), *_machine(machine)]
 
-    return _guarded(f"Host {name}", look, f"; then this must work without a question: ssh {name} true")
+    return _guarded(
+        f"Host {name}", look, f"; then this must work without a question: ssh {name} true (chapter 01 sets it up)"
+    )
 
 
 def _guarded(name: str, look: Callable[[], list[Finding]], advice: str = "") -> list[Finding]:

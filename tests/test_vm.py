@@ -1,5 +1,6 @@
 """The target vm, as a reader uses it: made, stopped, reached, cut off in the middle of things, and removed."""
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import ssh, target_ssh, vm
+from helpers import airgap, ssh, ssh_lab, target_ssh, vm
 from helpers.errors import TutorialError
 from helpers.settings import ROOT, settings
 from helpers.target import Capability, Target
@@ -146,6 +147,39 @@ def test_a_stopped_docker_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(TutorialError, match="No Docker engine answers") as error:
         vm.up()
     assert "start Docker" in error.value.remedy
+
+
+def test_chapter_01_finds_the_vm_without_a_parameter_and_leaves_the_reader_s_configuration(machine: Target) -> None:
+    mine = ssh.SshConfig(Path.home())
+    machine.run(["true"])
+    before = {p: p.read_bytes() for p in mine.folder.iterdir() if p.name != f"{settings().vm}.known_hosts"}
+    place = ssh_lab.endpoint("vm")
+    place.config.install(place.blocks())
+    with target_ssh.SshTarget("cpouta", place.config.config) as reached:
+        assert reached.run(["hostname"]).stdout == "vm\n"
+        assert ssh_lab.banner_through_tunnel(reached, place.server_port) == b"SSH-"
+        assert ssh_lab.jump(place) == "two hops" and ssh_lab.through_agent(place)
+        assert len(ssh_lab.provoke(place)) == 4
+        assert str(place.folder) in [item.where for item in ssh.leftovers("vm")]
+        ssh_lab.close(reached, place)
+    assert ssh.leftovers("vm") == []
+    assert {p: p.read_bytes() for p in before} == before and "cpouta" not in mine.aliases()
+
+
+def test_a_laptop_without_docker_brings_no_images_and_is_told_the_ways_out(
+    machine: Target, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    machine.run(["true"])
+    for name in ("ssh", "sh", "timeout", "tr", "ps", "awk", "sleep"):
+        (tmp_path / name).symlink_to(str(shutil.which(name)))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with target_ssh.SshTarget("cloud", ssh.SshConfig(Path.home()).config, settings().vm) as cloud:
+        if not airgap.needed(cloud):
+            airgap.supply(cloud, ["python:3.11-slim"])  # it pulls them itself: nothing is done here
+            return
+        with pytest.raises(TutorialError, match="There is no way to bring images to cloud") as error:
+            airgap.supply(cloud, ["python:3.11-slim"])
+    assert "Docker is not installed on this machine" in error.value.why and "mirror" in error.value.remedy
 
 
 def test_clean_removes_the_vm_its_disks_and_its_host(other_vm: str) -> None:
