@@ -228,6 +228,8 @@ class SshTarget(Target):
         if self._socket != self._own:
             self._socket = self._own
             return
+        if not self._connected():
+            return
         with suppress(TutorialError):  # a connection that does not answer ends by itself
             run_here([*self._ssh(), "-O", "exit", self._host], check=False, timeout=20, target=self.name)
 

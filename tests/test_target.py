@@ -1,6 +1,7 @@
 """Targets: this machine, and a machine behind the real OpenSSH client and a real SSH server."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from helpers import processes, ssh, ssh_lab, undo
+from helpers import docker_host, kind, machine, processes, ssh, ssh_lab, target_ssh, undo
 from helpers.errors import TutorialError
 from helpers.target import Target, valid_name
 from helpers.target_local import LocalTarget
@@ -104,6 +105,48 @@ def test_facts_and_capabilities(target: Target) -> None:
     facts = target.facts()
     assert int(facts["cores"]) >= 1 and facts["architecture"]
     assert target.capabilities() is not None
+
+
+def test_over_ssh_a_machine_is_what_it_is_without(
+    vm: SshTarget, place: ssh.Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/local/bin:/usr/bin:/bin")  # as the server has it
+    here = Target.open("host")
+    assert vm.capabilities() == here.capabilities()
+    facts, same = vm.facts(), ("system", "kernel", "architecture", "cores", "memory")
+    assert [facts[name] for name in same] == [here.facts()[name] for name in same]
+    assert facts["disk free"].removesuffix(" GiB").isdecimal()
+    assert ("127.0.0.1", place.port) in machine.listening(vm) & machine.listening(here)
+    there, needs = kind.requirements(vm), kind.requirements(here)
+    assert [row for row in there if "disk" not in str(row["what"])] == [
+        r for r in needs if "disk" not in str(r["what"])
+    ]
+    mine, theirs = docker_host.look(here), docker_host.look(vm)
+    assert (theirs.package, theirs.engine, theirs.root) == (mine.package, mine.engine, mine.root)
+    assert (theirs.boot, theirs.group) == (mine.boot, mine.group)
+
+
+@pytest.mark.parametrize(
+    ("script", "error"),
+    [
+        ("", "The program ssh is not there"),
+        ('case "$*" in *-G*) echo hostname cpouta ;; *) sleep 40 ;; esac', "did not get through within 0.5 s"),
+    ],
+)
+def test_without_a_working_ssh_the_error_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, error: str
+) -> None:
+    for program in ("sh", "sleep"):
+        (tmp_path / program).symlink_to(str(shutil.which(program)))
+    if script:
+        (tmp_path / "ssh").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(target_ssh, "_CONNECT_SECONDS", 0.5)
+    began = time.monotonic()
+    with pytest.raises(TutorialError, match=error), SshTarget("cpouta") as target:
+        target.run(["true"])
+    assert time.monotonic() - began < 10
 
 
 def test_a_lost_connection_is_made_anew(vm: SshTarget) -> None:
