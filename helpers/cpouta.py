@@ -492,11 +492,17 @@ def leftovers(target: str) -> list[Leftover]:
     """List what the tutorial made in the reader's own cloud; the volume, with its data, stays."""
     found = list[Leftover]()
     for record in sorted(notes().glob("tutorial-*.json")) if target not in ("local", "vm") else ():
-        note = json.loads(record.read_text(encoding="utf-8"))
-        where, name = f"cloud {note['cloud']}", record.stem
-        if note["made"]:
+        name = record.stem
+        try:
+            note = json.loads(record.read_text(encoding="utf-8"))
+            where, flavor, made = f"cloud {note['cloud']}", str(note["flavor"]), bool(note["made"])
+        except (ValueError, KeyError, TypeError):  # cut off while it was written, or edited
+            look = f"openstack server list and openstack volume list show what is there; then delete {record}"
+            found.append(Leftover(f"{name}: what it made can't be read", str(record), None, look))
+            continue
+        if made:
             what = f"{name}: server, floating IP, security group, key pair"
-            found.append(Leftover(what, where, partial(_clean, record.parent, note["cloud"], note["flavor"])))
+            found.append(Leftover(what, where, partial(_clean, record.parent, note["cloud"], flavor)))
         stays = f"its data can't be got back; openstack volume delete {name}, or clean(delete_volume=True)"
         found.append(Leftover(f"{name}: volume", where, None, stays))
     return found

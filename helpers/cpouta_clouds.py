@@ -190,10 +190,21 @@ def find(clouds: Path | None = None) -> Clouds | None:
     else:
         places = _places("OS_CLIENT_CONFIG_FILE", loader.CONFIG_FILES)
         secret_places = _places("OS_CLIENT_SECURE_FILE", loader.SECURE_FILES)
-    main, secure = (next((p for p in paths if p.exists()), None) for paths in (places, secret_places))
+    main, secure = (next(filter(_is_there, paths), None) for paths in (places, secret_places))
     if not main:
         return None
-    return Clouds(_read(main), _read(secure) if secure and (secure.is_dir() or secure.stat().st_size) else None)
+    return Clouds(_read(main), _read(secure) if secure and not _is_empty(secure) else None)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # in a folder that the reader may not enter
+        return True
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size == 0
 
 
 def _places(variable: str, usual: Sequence[str]) -> list[Path]:

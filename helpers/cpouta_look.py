@@ -183,7 +183,7 @@ class Inventory:
         if details and isinstance(details.floating_ips, dict):
             counts = details.floating_ips
             return (counts.get("used") or 0) + (counts.get("reserved") or 0), counts.get("limit")
-        plain = optional(lambda: network.get_quota(project))
+        plain = details or optional(lambda: network.get_quota(project))
         limit = plain.floating_ips if plain else None
         mine = [ip for ip in network.ips() if ip.project_id in (None, project)]
         return len(mine), limit if isinstance(limit, int) else None

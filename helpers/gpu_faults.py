@@ -16,6 +16,7 @@ _LOST = "a GPU has fallen off the PCI bus"
 _LOST_REMEDY = (
     "stop the VM and start it again; if it happens again, tell the cloud's support what `sudo dmesg | grep Xid` prints"
 )
+ERRORS = ("a GPU does not answer, or not in full (ERR!)", _LOST_REMEDY)
 _HEADERS = "sudo apt-get install linux-headers-$(uname -r) && sudo dkms autoinstall, then restart the machine"
 _ENROL = (
     "sudo mokutil --import /var/lib/shim-signed/mok/MOK.der, restart and choose Enroll MOK on the console; "

@@ -24,10 +24,17 @@ class Reading:
     remedy: str = ""
 
 
-_HEAD = re.compile(r"NVIDIA-SMI\s+\S+\s+(?:Driver|KMD) Version:\s*(\S+)\s+CUDA(?: UMD)? Version:\s*([\d.]+|\S+)")
+# The head of the table; drivers before 410 name no CUDA there.
+_HEAD = re.compile(r"NVIDIA-SMI\s+\S+\s+(?:Driver|KMD) Version:\s*(\S+)(?:\s+CUDA(?: UMD)? Version:\s*([\d.]+|\S+))?")
 # A GPU's row has the address of the card in its second column; the rows of MIG devices and processes have none.
 _GPU = re.compile(r"^\|\s+(\d+)\s+(\S.*?)\s+\S+\s+\|\s+[0-9A-F]{4,8}:[0-9A-F]{2}:[0-9A-F]{2}\.\d", re.MULTILINE)
 _UNREADABLE = re.compile(r"ERR!|\[?(N/A|Unknown Error|GPU is lost|GPU requires reset)\]?$", re.IGNORECASE)
+_ERRORS = re.compile(r"^\|.*(ERR!|Unknown Error|GPU is lost)", re.MULTILINE)
+_TOO_OLD = ("the driver is too old to name the CUDA that it can do", "a newer driver")
+_NO_VERSION = (
+    "nvidia-smi can't tell the driver's version",
+    "restart the machine; install the driver again if it stays",
+)
 _CUDA_UNREADABLE = (
     "nvidia-smi can't tell which CUDA the driver can do",
     "nvidia-smi and the driver are of different installations: restart the machine (under WSL: `wsl --shutdown`, in "
@@ -49,14 +56,15 @@ def read_smi(said: str) -> Reading:
         problem, remedy = gpu_faults.meaning(said)
         unknown = f"it says: {said.strip()[:80] or 'nothing'}"
         return Reading(problem=problem or unknown, remedy=remedy or "run nvidia-smi by hand")
-    rows = [(number, name) for number, name in _GPU.findall(said)]
-    lost = [number for number, name in rows if _UNREADABLE.match(name)]
-    names = [f"GPU {number} does not answer" if number in lost else name for number, name in rows]
-    highest = head[2] if re.fullmatch(r"\d[\d.]*", head[2]) else ""
-    problem, remedy = gpu_faults.meaning("GPU is lost") if lost else gpu_faults.meaning(_around_the_table(said))
+    names = [f"GPU {n} does not answer" if _UNREADABLE.match(name) else name for n, name in _GPU.findall(said)]
+    version, highest = (part if re.match(r"\d", part or "") else "" for part in head.groups())
+    problem, remedy = gpu_faults.meaning(_around_the_table(said))
+    if not problem and _ERRORS.search(said.replace(head[0], "")):
+        problem, remedy = gpu_faults.ERRORS
     if not problem and not highest:
-        problem, remedy = _CUDA_UNREADABLE
-    version = head[1] if head[1][0].isdigit() else ""
+        problem, remedy = _CUDA_UNREADABLE if head[2] else _TOO_OLD
+    if not problem and not version:
+        problem, remedy = _NO_VERSION
     return Reading(version, {"CUDA up to": highest, "GPUs": ", ".join(names)}, problem, remedy)
 
 
@@ -95,7 +103,8 @@ def half_installed(said: str) -> dict[str, str]:
     return {name.partition(":")[0]: f"{version}, {_STATES[s]}" for _, s, _, name, version in rows if s in _STATES}
 
 
-_TOOLKIT = ("toolkit", "nvcc", "compiler", "minimal-build", "libraries", "cudart", "runtime")
+# What stands for a CUDA, the best first: those up to `runtime` carry the version of the whole, as the metapackage does.
+_TOOLKIT = ("toolkit", "compiler", "minimal-build", "libraries", "runtime", "nvcc", "cudart")
 
 
 def cuda_packages(there: Mapping[str, str]) -> dict[str, str]:

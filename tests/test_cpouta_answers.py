@@ -492,5 +492,16 @@ def test_a_registered_key_is_compared_by_itself_or_by_its_fingerprint(tmp_path: 
 
 
 @unit
+def test_a_note_that_can_t_be_read_is_listed_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpouta, "notes", lambda: tmp_path)
+    for number, text in enumerate(('{"cloud": "c"', "[]", '{"cloud": "c"}')):
+        (tmp_path / f"tutorial-{number}.json").write_text(text)
+    (tmp_path / "tutorial-9.json").write_text('{"cloud": "c", "flavor": "standard.tiny", "made": false}')
+    rows = cpouta.leftovers("host")
+    assert [row.remove for row in rows] == [None] * 4
+    assert sum("can't be read" in row.what for row in rows) == 3 and len(list(tmp_path.iterdir())) == 4
+
+
+@unit
 def test_the_owners_of_a_router_s_port_are_those_of_neutron() -> None:
     assert len(cpouta_look._INSIDE) == 3

@@ -308,6 +308,19 @@ def test_a_lost_gpu_s_row_and_a_cuda_version_in_error_have_a_remedy() -> None:
         assert row["driver, running"]["there"] == "546.80"
 
 
+def test_a_head_without_cuda_or_without_a_version_and_errors_in_a_row_have_a_remedy() -> None:
+    old = {
+        r["what"]: r for r in gpu_versions.rows("| NVIDIA-SMI 390.157   Driver Version: 390.157 |", "", "", chosen())
+    }
+    assert old["driver, running"]["there"] == "390.157"
+    assert old["CUDA that the driver can do"]["remedy"] == "a newer driver"
+    nameless = gpu_versions.read_smi("| NVIDIA-SMI 535.1   Driver Version: ERR!   CUDA Version: 12.2 |")
+    assert nameless.version == "" and "driver's version" in nameless.problem and nameless.remedy
+    row = "|ERR!   45C    P0              ERR! / 165W |      4MiB / 24576MiB |    ERR!      Default |\n"
+    faulty = {r["what"]: r for r in gpu_versions.rows((DATA / "a30-smi.txt").read_text() + row, "", "", chosen())}
+    assert "not in full" in str(faulty["GPUs"]["there"]) and "support" in str(faulty["GPUs"]["remedy"])
+
+
 def test_mig_devices_and_processes_are_no_gpus() -> None:
     table = (DATA / "a30-smi.txt").read_text() + (
         "| GPU  GI  CI  MIG |                   Memory-Usage |        Vol|      Shared           |\n"
@@ -334,7 +347,7 @@ def test_cuda_without_its_metapackage_is_found_by_its_parts() -> None:
         driver="580",
         cuda="13.0",
     )
-    assert (seen["CUDA, installed"]["there"], seen["CUDA, installed"]["remedy"]) == ("13.0.88-1", "")
+    assert (seen["CUDA, installed"]["there"], seen["CUDA, installed"]["remedy"]) == ("13.0.2-1", "")
     assert seen["nvcc"]["there"] == "13.0.88" and seen["driver, running"]["there"] == "580.159.04"
     assert seen["GPUs"]["there"] == "NVIDIA H100 80GB HBM3"
     assert "from no package" in str(seen["driver, installed"]["there"])
