@@ -14,6 +14,7 @@ import yaml
 from helpers import airgap, display, go_yaml, port_forward
 from helpers.errors import TutorialError
 from helpers.kind import REGISTRY_PORT, Cluster, rolled_out
+from helpers.pods import explain
 from helpers.processes import write_atomically
 from helpers.settings import ROOT, settings
 from helpers.target import Target, opened, with_docker
@@ -331,16 +332,21 @@ def wait(cluster: Cluster, timeout: float = 240) -> None:
 
 def _not_ready(cluster: Cluster, timeout: float) -> TutorialError:
     late = [row["deployment"] for row in deployments(cluster) if row["state"] != "ready"]
-    pods = "\n".join(f"{p['pod']}: {p['state']}" for p in cluster.pods(NAMESPACE) if p["state"] != "ready")
-    words = ["get", "events", "-n", NAMESPACE, "--field-selector", "type=Warning", "--sort-by=.lastTimestamp"]
-    events = cluster.kubectl(*words, "-o", "custom-columns=:.reason,:.message", "--no-headers", check=False)
+    events = cluster.get("events", "-n", NAMESPACE, "--sort-by=.lastTimestamp")
+    warnings = [
+        f"{e['reason']}: {' '.join(str(e.get('message')).split())}" for e in events if e.get("type") == "Warning"
+    ]
+    found = [(pod["metadata"]["name"], explain(pod, events)) for pod in cluster.get("pods", "-n", NAMESPACE)]
+    stuck = [(name, state) for name, state in found if state.remedy]
+    remedies = [state.remedy for _, state in stuck]
+    if any("Image" in state.state for _, state in stuck):
+        remedies.insert(0, "build and push the images: build_images(cluster)")
     return TutorialError(
         f"{', '.join(map(str, late)) or 'The stack'} is not ready after {timeout:g} s",
-        "see the pods' states and the warnings",
-        "ImagePullBackOff: build and push the images; Pending: free resources; else kubectl logs tells more. Then run "
-        "the cell again",
+        "; ".join(f"{name}: {state.state} {state.why}".rstrip() for name, state in stuck) or "see the warnings",
+        "; ".join(remedies[:2]) or "see the warnings, then run the cell again",
         target=cluster.target.name,
-        output="\n".join([*events.splitlines()[-6:], pods]),
+        output="\n".join(warnings[-6:]),
     )
 
 

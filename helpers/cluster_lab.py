@@ -10,6 +10,7 @@ from helpers import http
 from helpers.cluster import IMPORTS, image, in_pod, secret
 from helpers.errors import TutorialError
 from helpers.kind import Cluster
+from helpers.pods import explain
 
 _CALLER, _CALLER_SECONDS = "tutorial-caller", 60.0
 _FETCH = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=10).read().decode())"
@@ -48,15 +49,14 @@ def read_from_pod(cluster: Cluster, url: str) -> str:
     run = ["run", _CALLER, "--image", image("celery"), "--restart=Never", "--command", "--"]
     try:
         cluster.kubectl(*run, "python3", "-c", _FETCH, url)
-        phase, deadline = "", time.monotonic() + _CALLER_SECONDS
-        while phase not in ("Succeeded", "Failed") and time.monotonic() < deadline:
+        pod, deadline = dict[str, Any](), time.monotonic() + _CALLER_SECONDS
+        while pod.get("status", {}).get("phase") not in ("Succeeded", "Failed") and time.monotonic() < deadline:
             time.sleep(0.5)
-            phase = cluster.get("pod", _CALLER)[0]["status"]["phase"]
-        said = cluster.kubectl("logs", _CALLER, check=False).strip()
-        if phase != "Succeeded":
-            raise TutorialError(
-                f"A pod can't read {url}", f"it is {phase.lower()}", "does the server run?", output=said
-            )
+            pod = cluster.get("pod", _CALLER)[0]
+        said, found = cluster.kubectl("logs", _CALLER, check=False).strip(), explain(pod)
+        if found.state != "succeeded":
+            why = f"the pod is {found.state} {found.why}".rstrip()
+            raise TutorialError(f"A pod can't read {url}", why, "check that the server runs", output=said)
         return said
     finally:
         cluster.kubectl("delete", "pod", _CALLER, "--ignore-not-found", "--grace-period=0", "--force", check=False)

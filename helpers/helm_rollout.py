@@ -7,7 +7,8 @@ from typing import Any
 
 from helpers import display, go_yaml
 from helpers.errors import TutorialError
-from helpers.kind import Cluster, pod_state, rolled_out
+from helpers.kind import Cluster, rolled_out
+from helpers.pods import explain, pod_state
 
 Key = tuple[str, str]  # kind and name of an object
 # Workloads whose state is waited for, and how kubectl calls them.
@@ -20,13 +21,13 @@ WORKLOADS = {
 _HOPELESS = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"}
 _INTERVAL = 0.3  # seconds between two looks
 _PATIENCE = 30.0  # seconds that a pull may fail before it is given up: a registry hiccups
-_REMEDIES = {
+# What to do in the values; `pods.explain` adds where to look.
+_ADVICE = {
     "pending": "ask for less in the values, or free resources (uninstall something); then install it anew",
-    "ImagePullBackOff": "correct the image's repository and tag in the values; is the registry reached?",
-    "ErrImagePull": "correct the image's repository and tag in the values; is the registry reached?",
+    "ImagePullBackOff": "correct the image's repository and tag in the values",
+    "ErrImagePull": "correct the image's repository and tag in the values",
     "ErrImageNeverPull": "correct the image's repository and tag in the values, or its pullPolicy",
     "InvalidImageName": "correct the image's repository and tag in the values",
-    "CrashLoopBackOff": "`kubectl logs` of that pod, with --previous, tells why it ends",
 }
 
 
@@ -69,7 +70,7 @@ def look(cluster: Cluster, namespace: str, wanted: Sequence[Key]) -> Rollout:
     rows += [_without_pods(key) for key in wanted if key in things and not _finished(things[key]) and not pods[key]]
     ready = all(_is_ready(things.get(key), key, pods[key]) for key in wanted)
     failed = any(key[0] == "Job" and key in things and _condition(things[key], "Failed") for key in wanted)
-    hopeless = failed or any(row["state"] in _HOPELESS for row in rows)
+    hopeless = failed or any(str(row["state"]).removeprefix("Init:") in _HOPELESS for row in rows)
     return Rollout(sorted(rows, key=lambda row: str(row["pod"])), ready, hopeless)
 
 
@@ -111,7 +112,8 @@ def _wanted_pods(ray: Mapping[str, Any]) -> int:
 
 
 def _row(pod: Mapping[str, Any]) -> Mapping[str, object]:
-    return {"pod": _stable_name(pod), "state": pod_state(pod), "why": _why(pod)}
+    found = explain(pod)
+    return {"pod": _stable_name(pod), "state": found.state, "why": found.why}
 
 
 def _without_pods(key: Key) -> Mapping[str, object]:
@@ -123,18 +125,6 @@ def _stable_name(pod: Mapping[str, Any]) -> str:
     kind, owner = _owner(pod)
     metadata = pod["metadata"]
     return owner if kind == "Deployment" else str(metadata.get("generateName", metadata["name"])).rstrip("-")
-
-
-def _why(pod: Mapping[str, Any]) -> str:
-    """Give the reason in the words of who knows it: the scheduler, or the node."""
-    status = pod["status"]
-    for condition in status.get("conditions", []):
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return str(condition.get("message", ""))
-    for container in (*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])):
-        if message := container["state"].get("waiting", {}).get("message"):
-            return str(message)
-    return ""
 
 
 def wait(cluster: Cluster, release: str, namespace: str, manifest: str, timeout: float) -> None:
@@ -175,7 +165,11 @@ def _not_ready(
     columns = "custom-columns=:.involvedObject.name,:.reason,:.message"
     events = cluster.kubectl(*words, "-o", columns, "--no-headers", check=False).splitlines()
     mine = [event for event in events if event.startswith(tuple(name for _, name in wanted))]
-    remedy = next((_REMEDIES[str(row["state"])] for row in late if row["state"] in _REMEDIES), "")
+    things = cluster.get("pods", "-n", namespace)
+    found = [explain(pod) for pod in things if _owner(pod) in wanted and _stays(pod)]
+    looks = [part for part in found if part.remedy]
+    advice = [_ADVICE[state] for part in looks if (state := part.state.removeprefix("Init:")) in _ADVICE]
+    remedy = "; ".join([*advice[:1], *(part.remedy for part in looks[:1])])
     return TutorialError(
         f"{release} is not ready after {seconds:.0f} s",
         "; ".join(lines) or "its pods are ready; the operator has not said so of what it made them for",

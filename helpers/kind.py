@@ -25,6 +25,7 @@ from helpers.kind_config import collisions, node_names
 from helpers.kind_config import configuration as configuration
 from helpers.kind_config import ports as ports
 from helpers.machine import MEMORY, listening
+from helpers.pods import pod_state as pod_state
 from helpers.processes import write_atomically
 from helpers.settings import ROOT, settings
 from helpers.target import Capability, Target, opened, with_docker
@@ -488,7 +489,7 @@ class Cluster(AbstractContextManager["Cluster"]):
                 "namespace": pod["metadata"]["namespace"],
                 "pod": pod["metadata"]["name"],
                 "state": pod_state(pod),
-                "restarts": sum(c["restartCount"] for c in pod["status"].get("containerStatuses", [])),
+                "restarts": sum(c["restartCount"] for c in pod["status"].get("containerStatuses") or ()),
             }
             for pod in self.get("pods", *(["-n", namespace] if namespace else ["-A"]))
         ]
@@ -521,20 +522,6 @@ class Cluster(AbstractContextManager["Cluster"]):
             }
             for claim in self.get("persistentvolumeclaims", "-A")
         ]
-
-
-def pod_state(pod: Mapping[str, Any]) -> str:
-    """Say a pod's state in a word: ready, running, what it waits for, or why it failed."""
-    status = pod["status"]
-    if "deletionTimestamp" in pod["metadata"]:
-        return "terminating"
-    containers = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
-    reasons = [c["state"]["waiting"].get("reason", "") for c in containers if "waiting" in c["state"]]
-    if any(reasons):
-        return next((r for r in reasons if r not in ("", "PodInitializing")), "PodInitializing")
-    if _condition(pod, "Ready"):
-        return "ready"
-    return str(status["phase"]).lower()
 
 
 def rolled_out(workload: Mapping[str, Mapping[str, Any]]) -> bool:

@@ -15,7 +15,8 @@ from typing import Any
 
 from helpers import airgap, cluster, display
 from helpers.errors import TutorialError
-from helpers.kind import REGISTRY_PORT, Cluster, pod_state
+from helpers.kind import REGISTRY_PORT, Cluster
+from helpers.pods import explain, pod_state
 from helpers.settings import ROOT
 from helpers.target import Target, opened, with_docker
 from helpers.undo import Leftover
@@ -234,9 +235,8 @@ def wait_for_sharers(found: Cluster, timeout: float = 120.0) -> list[Mapping[str
 def _sharers(found: Cluster) -> list[Mapping[str, object]]:
     rows = list[Mapping[str, object]]()
     for pod in found.get("pods", "-n", REHEARSAL, "-l", "app=nvshare-share"):
-        reasons = [c for c in pod["status"].get("conditions", []) if c.get("reason") == "Unschedulable"]
-        why = reasons[0]["message"] if reasons else ""
-        rows.append({"pod": pod["metadata"]["name"], "state": pod_state(pod), "why": why})
+        found_state = explain(pod)
+        rows.append({"pod": pod["metadata"]["name"], "state": found_state.state, "why": found_state.why})
     return rows
 
 

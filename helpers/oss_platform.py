@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from helpers import airgap, display, kind, oss_questions, shell, terminal, tools
 from helpers.errors import TutorialError
+from helpers.pods import explain
 from helpers.processes import write_atomically
 from helpers.settings import ROOT, settings
 from helpers.target import Capability, Target, opened
@@ -286,16 +287,19 @@ def wait_for_pods(found: kind.Cluster, timeout: float = 900.0) -> None:
 
 
 def _stuck(found: kind.Cluster, rows: Sequence[Mapping[str, object]], timeout: float) -> TutorialError:
-    lines = []
-    for row in rows:
-        lines.append(f"{row['namespace']}/{row['pod']}: {row['state']}")
-        chosen = f"involvedObject.name={row['pod']}"
-        events = found.get("events", "-n", str(row["namespace"]), "--field-selector", chosen)
-        lines += [f"    {e['reason']}: {' '.join(e['message'].split())}" for e in events[-_EVENTS:]]
+    late, lines, remedies = {(row["namespace"], row["pod"]) for row in rows}, list[str](), list[str]()
+    for pod in found.get("pods", "-A"):
+        space, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
+        if (space, name) in late:
+            events = found.get("events", "-n", space, "--field-selector", f"involvedObject.name={name}")
+            state = explain(pod, events)
+            lines.append(f"{space}/{name}: {state.state} {state.why}".rstrip())
+            lines += [f"    {e['reason']}: {' '.join(e['message'].split())}" for e in events[-_EVENTS:]]
+            remedies += [state.remedy] if state.remedy else []
     names = ", ".join(str(row["pod"]) for row in rows) or "no pod"
     return TutorialError(
         f"Not ready after {timeout:g} s: {names}", "see the state and the last events of each",
-        "ImagePull…: is the image's name right, the registry reached? Pending: free resources. Then run the cell again",
+        f"{next(iter(remedies), 'free resources')}; then run the cell again",
         target=found.target.name, output="\n".join(lines),
     )  # fmt: skip
 

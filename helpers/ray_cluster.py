@@ -11,7 +11,8 @@ from helpers.cluster import supply_node
 from helpers.errors import TutorialError
 from helpers.helm import Chart
 from helpers.helm_values import Setting, merged, read
-from helpers.kind import Cluster, pod_state
+from helpers.kind import Cluster
+from helpers.pods import explain
 from helpers.ray_jobs import Ray
 from helpers.settings import ROOT
 from helpers.target import Target
@@ -121,21 +122,12 @@ def too_large(memory: str) -> dict[str, Setting]:
 
 
 def pods(cluster: Cluster) -> list[Mapping[str, object]]:
-    """List Ray's pods: pod, role, state, and why it is not scheduled, in the scheduler's own words."""
+    """List Ray's pods: pod, role, state, and why, in the words of the scheduler or the kubelet."""
     rows = list[Mapping[str, object]]()
     for pod in cluster.get(*_PODS):
-        conditions = pod["status"].get("conditions", [])
-        unscheduled = [
-            c.get("message", "") for c in conditions if (c["type"], c["status"]) == ("PodScheduled", "False")
-        ]
-        rows.append(
-            {
-                "pod": pod["metadata"]["name"],
-                "role": pod["metadata"]["labels"]["ray.io/node-type"],
-                "state": pod_state(pod),
-                "why": "".join(unscheduled),
-            }
-        )
+        found, metadata = explain(pod), pod["metadata"]
+        role = metadata["labels"]["ray.io/node-type"]
+        rows.append({"pod": metadata["name"], "role": role, "state": found.state, "why": found.why})
     return rows
 
 
