@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 T      ?= local
 
+export PYTHONUTF8 := 1# in any locale
 .DEFAULT_GOAL := help
 .PHONY: help book serve live test lint unit component notebooks e2e bench refresh doctor clean lock hooks
 

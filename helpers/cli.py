@@ -1,5 +1,6 @@
 """The command `tutorial`: doctor, run, book, serve, clean, vm, airgap."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -318,9 +319,19 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _use_utf8() -> None:
+    """Begin again in UTF-8 mode where the locale has another encoding: names of folders and ✔ must be readable."""
+    import locale
+
+    if not sys.flags.utf8_mode and locale.getencoding().lower().replace("-", "") != "utf8":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - no shell takes part
+
+
 def main() -> None:
     """Run the command; a `TutorialError` is shown as a message and gives exit code 1."""
     let_children_hear()
+    _use_utf8()
     try:
         app()
     except TutorialError as error:

@@ -3,7 +3,7 @@
 # Usage, in the project's folder: set_up.sh check   (before make looks at .venv/.ready)
 #                                 set_up.sh make [INTERPRETER]
 unset PYTHONHOME PYTHONPATH VIRTUAL_ENV UV_SYSTEM_PYTHON UV_PYTHON UV_TARGET UV_PREFIX PIP_TARGET PIP_PREFIX
-export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1
+export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUTF8=1
 here=$(pwd -P)
 making=.venv-making # holds the process id of a set-up; it stays where that did not finish
 packages='import importlib.util, sys; sys.exit(importlib.util.find_spec("typer") is None)' # a newer Python does not see them
@@ -79,6 +79,8 @@ make_environment() {
   export VIRTUAL_ENV="$here/.venv"
   .venv/bin/uv pip sync --quiet --compile-bytecode --require-hashes requirements.lock
   .venv/bin/uv pip install --quiet --no-deps --no-build-isolation --editable .
+  # The way to this folder as a relative one: Python reads it in the locale's encoding, which a name need not fit.
+  for way in .venv/lib/python3*/site-packages/_editable_impl_*.pth; do echo ../../../.. >"$way"; done
   printf %s "$here" >.venv/.ready
   rm -f "$making"
 }

@@ -82,7 +82,10 @@ _TABLE = {
     "rsync": _Steering("RSYNC_*"),
     "uv": _Steering("UV_* PIP_*", _PACKAGES),
     "go": _Steering("GOFLAGS GOOS GOARCH GOWORK GOBIN GO111MODULE GOEXPERIMENT CGO_*"),
-    "(python)": _Steering("PYTHON* JUPYTER_PATH JUPYTER_CONFIG_* JUPYTER_DATA_DIR MPLBACKEND MATPLOTLIBRC"),
+    "(python)": _Steering(
+        "PYTHON* JUPYTER_PATH JUPYTER_CONFIG_* JUPYTER_DATA_DIR MPLBACKEND MATPLOTLIBRC",
+        sets={"PYTHONUTF8": "1"},  # names of files and folders, in any locale
+    ),
     "(openstack)": _Steering("OS_*", "OS_CLIENT_CONFIG_FILE OS_CLIENT_SECURE_FILE"),
     "(provisioning)": _Steering("ANSIBLE_* PYINFRA_*"),
     "(ray)": _Steering("RAY_*"),

@@ -26,6 +26,17 @@ def test_help_names_the_commands() -> None:
     assert all(word in done.stdout for word in ("doctor", "run", "book", "serve", "clean"))
 
 
+@pytest.mark.parametrize("locale", ["C", "de_DE.ISO-8859-1", "no_SUCH.UTF-8"])
+def test_every_locale_can_show_what_the_command_prints(locale: str, sandbox: Path) -> None:
+    environment = {"LC_ALL": locale, "LANG": locale, "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": ""}
+    code = "import sys; sys.argv[1:] = ['run', '×✔']; from helpers.cli import main; main()"
+    argv = [sys.executable, "-c", code]
+    done = subprocess.run(argv, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, timeout=60)
+
+    assert b"Traceback" not in done.stderr and "×✔".encode() in done.stderr
+    assert "remedy" in done.stderr.decode()
+
+
 def test_the_doctor_says_what_each_thing_is_for(sandbox: Path) -> None:
     done = tutorial("doctor")
 
