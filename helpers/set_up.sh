@@ -80,7 +80,7 @@ make_environment() {
   .venv/bin/uv pip sync --quiet --compile-bytecode --require-hashes requirements.lock
   .venv/bin/uv pip install --quiet --no-deps --no-build-isolation --editable .
   # The way to this folder as a relative one: Python reads it in the locale's encoding, which a name need not fit.
-  for way in .venv/lib/python3*/site-packages/_editable_impl_*.pth; do echo ../../../.. >"$way"; done
+  for way in .venv/lib/python3*/site-packages/_editable_impl_*.pth; do [ ! -e "$way" ] || echo ../../../.. >"$way"; done
   printf %s "$here" >.venv/.ready
   rm -f "$making"
 }
