@@ -9,7 +9,7 @@ from dataclasses import asdict
 from importlib.metadata import distributions
 from pathlib import Path
 
-from helpers.errors import mask
+from helpers.masking import mask, mask_command, mask_notebook
 from helpers.processes import Background
 from helpers.settings import settings
 
@@ -35,8 +35,10 @@ def make(folder: Path, target: str, notebook: str, log: Path, state: Sequence[Ba
         tail = source.read_bytes()[-LOG_TAIL:].decode(errors="replace")
         (logs / source.name).write_text(mask(tail), encoding="utf-8")
     if Path(notebook).exists():
-        (folder / Path(notebook).name).write_text(mask(Path(notebook).read_text(encoding="utf-8")), encoding="utf-8")
-    rows = [{**asdict(p), "argv": [mask(a) for a in p.argv], "alive": p.alive()} for p in state]
+        (folder / Path(notebook).name).write_text(
+            mask_notebook(Path(notebook).read_text(encoding="utf-8")), encoding="utf-8"
+        )
+    rows = [{**asdict(p), "argv": mask_command(p.argv), "alive": p.alive()} for p in state]
     (folder / "processes.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     (folder / "versions.txt").write_text("\n".join(_versions()) + "\n", encoding="utf-8")
     variables = sorted(k for k in os.environ if k.startswith("TUTORIAL_") or k in ("PATH", "LANG", "CI"))

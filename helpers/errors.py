@@ -1,41 +1,11 @@
-"""The one class of error that a reader meets, and the masking of secrets in what it shows."""
+"""The one class of error that a reader meets. Secrets in what it shows are masked."""
 
-import os
-import re
 from collections.abc import Sequence
 from shlex import join
 
-_SECRET_NAME = re.compile(r"(PASSWORD|PASSWD|TOKEN|SECRET|PRIVATE_KEY|API_KEY)$", re.IGNORECASE)
-_PATTERNS = (
-    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), "***"),
-    (re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"), "***:***"),
-    (re.compile(r"(?i)(\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}"), r"\1***"),
-    (
-        re.compile(r"(?i)((?:password|passwd|token|secret|api[-_]?key)[\"']?\s*[=:]\s*[\"']?)[^\s\"',;}&\\]+"),
-        r"\1***",
-    ),
-)
+from helpers.masking import mask as mask
+
 _LAST_LINES = 12
-
-
-def mask(text: str) -> str:
-    """Replace secrets in a text by `***`.
-
-    Secrets are: the values of environment variables whose names end in PASSWORD, TOKEN, SECRET or KEY, private keys,
-    credentials in addresses, authorisation headers, and `password=…` and the like.
-
-    Args:
-        text: Any text that is about to be shown, logged or stored.
-
-    Returns:
-        The same text without the secrets.
-    """
-    for name, value in os.environ.items():
-        if len(value) >= 4 and _SECRET_NAME.search(name):
-            text = text.replace(value, "***")
-    for pattern, replacement in _PATTERNS:
-        text = pattern.sub(replacement, text)
-    return text
 
 
 class TutorialError(Exception):

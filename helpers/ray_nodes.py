@@ -37,7 +37,7 @@ def run(gcs_port: int, dashboard_port: int, workers: int) -> None:
         os.environ |= {
             "RAY_TMPDIR": folder,  # logs and sockets; not in the state folder: a socket's path has 107 bytes at most
             "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9",  # Ray reports even that reports are off; nobody hears it
+            "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9",  # it reports even that it reports nothing
             # A dead worker is found out within 5 s rather than 20: there is no network here that could be slow.
             "RAY_health_check_initial_delay_ms": "1000",
             "RAY_health_check_period_ms": "1000",

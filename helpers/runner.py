@@ -25,6 +25,7 @@ from helpers.chapters import Chapter, earlier
 from helpers.errors import TutorialError, mask
 from helpers.executed import Shelf
 from helpers.executed import executed_folder as executed_folder
+from helpers.masking import mask_notebook
 from helpers.settings import settings
 from helpers.shell import environment
 from helpers.signals import let_children_hear
@@ -281,6 +282,7 @@ def _execute(
             state = processes.running(target, chapter.name)
             _end(child)
     _read_checkpoints(checkpoints, outcome)
+    _mask_outputs(Path(outcome.notebook))
     if child.returncode != 0:
         outcome.why = mask(outcome.why or _last_error(log))
         outcome.bundle = str(bundle.make(folder / f"{chapter.name}-failure", target, outcome.notebook, log, state))
@@ -288,6 +290,13 @@ def _execute(
     outcome.seconds = round(time.monotonic() - started, 1)
     # Last: a chapter that waits for this one starts then, and wants its ports.
     outcome.state = "passed" if child.returncode == 0 else "failed"
+
+
+def _mask_outputs(notebook: Path) -> None:
+    """Mask what cells printed, before the copy goes into the book or beside the source."""
+    if notebook.exists():
+        text = notebook.read_text(encoding="utf-8")
+        processes.write_atomically(notebook, mask_notebook(text, sources=False))
 
 
 def _end(child: "subprocess.Popen[str]", outcome: Outcome | None = None) -> None:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import psutil
 
-from helpers.errors import Overtime, TutorialError
+from helpers.errors import Overtime, TutorialError, mask
 from helpers.shell import environment
 from helpers.signals import let_children_hear
 from helpers.target import Capability, Completed, Target, failed
@@ -204,7 +204,7 @@ def run_here(
 ) -> Completed:
     """Run a command on this machine in a process group of its own; parameters and result as in `Target.run`."""
     started = time.monotonic()
-    told: Callable[[str], None] | None = stream if callable(stream) else print if stream else None
+    told: Callable[[str], None] | None = stream if callable(stream) else _tell if stream else None
     try:
         child = subprocess.Popen(
             list(argv),
@@ -247,6 +247,10 @@ def _not_started(argv: Sequence[str], error: OSError) -> Completed:
     """Give a command that could not be started the exit code that a shell gives it."""
     missing = isinstance(error, FileNotFoundError) and error.filename == argv[0]
     return Completed(list(argv), 127 if missing else 126, "", str(error), 0.0)
+
+
+def _tell(line: str) -> None:
+    print(mask(line))  # noqa: T201 - that is what `stream` asks for
 
 
 def _streamed(

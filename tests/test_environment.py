@@ -161,7 +161,8 @@ def test_every_way_to_start_a_program_cleans_its_environment(
 @pytest.mark.unit
 def test_every_call_that_starts_a_program_says_its_environment() -> None:
     bare = []
-    for file in (ROOT / "helpers").glob("*.py"):
+    within_pyinfra = "pyinfra_openssh.py"  # pyinfra itself was started with a cleaned environment
+    for file in {*(ROOT / "helpers").glob("*.py")} - {ROOT / "helpers" / within_pyinfra}:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue
