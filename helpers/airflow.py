@@ -4,6 +4,7 @@ Facts: https://airflow.apache.org/docs/apache-airflow/3.0.6/stable-rest-api-ref.
 https://airflow.apache.org/docs/apache-airflow/3.0.6/security/api.html (tokens).
 """
 
+import re
 import time
 from collections.abc import Mapping
 from typing import Any, Self
@@ -68,12 +69,13 @@ class Airflow:
         Raises:
             TutorialError: Nothing answers, or Airflow says why not; so it is with every method here.
         """
-        return str(self._call("GET", "/version")["version"])
+        return str(self._field("GET", "/version", "version", str))
 
     def health(self) -> dict[str, str]:
         """Tell the state of Airflow's parts, `healthy` or not, by name; parts that don't run are left out."""
-        parts = self._call("GET", "/monitor/health")
-        return {name: str(part["status"]) for name, part in parts.items() if part.get("status")}
+        parts = self._dict("GET", "/monitor/health")
+        known = {name: part["status"] for name, part in parts.items() if isinstance(part, dict) and part.get("status")}
+        return {name: str(status) for name, status in known.items()}
 
     def healthy(self) -> bool:
         """Tell whether database, scheduler and DAG processor are there; False where nothing answers."""
@@ -85,7 +87,7 @@ class Airflow:
 
     def dags(self) -> list[dict[str, Any]]:
         """List the DAGs."""
-        return list(self._call("GET", "/dags", params={"limit": _PAGE})["dags"])
+        return self._all("/dags", "dags")
 
     def has(self, dag_id: str) -> bool:
         """Tell whether Airflow has read a DAG of that name."""
@@ -93,7 +95,7 @@ class Airflow:
 
     def import_errors(self) -> list[dict[str, Any]]:
         """List the DAG files that could not be read: `filename` and `stack_trace` each."""
-        return list(self._call("GET", "/importErrors", params={"limit": _PAGE})["import_errors"])
+        return self._all("/importErrors", "import_errors")
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None, run_id: str = "") -> dict[str, Any]:
         """Start a run of a DAG.
@@ -115,8 +117,7 @@ class Airflow:
 
     def runs(self, dag_id: str) -> list[dict[str, Any]]:
         """List the runs of a DAG, the newest first."""
-        answer = self._call("GET", _runs(dag_id), params={"limit": _PAGE, "order_by": "-run_after"})
-        return list(answer["dag_runs"])
+        return self._all(_runs(dag_id), "dag_runs", order_by="-run_after")
 
     def wait(self, dag_id: str, run_id: str, timeout: float = 120.0) -> dict[str, Any]:
         """Wait until a run is over, and show meanwhile how far it is.
@@ -146,21 +147,29 @@ class Airflow:
         return run
 
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """List the tasks of a run: `task_id`, `state`, `try_number`, `duration` in seconds and more."""
-        return list(self._call("GET", f"{_runs(dag_id, run_id)}/taskInstances")["task_instances"])
+        """List the tasks of a run: `task_id`, `map_index`, `state`, `try_number`, `duration` in seconds and more."""
+        return self._all(f"{_runs(dag_id, run_id)}/taskInstances", "task_instances")
 
-    def log(self, dag_id: str, run_id: str, task_id: str, attempt: int = 1) -> list[str]:
+    def log(self, dag_id: str, run_id: str, task_id: str, attempt: int = 1, map_index: int = -1) -> list[str]:
         """Give the lines of a task's log, what the task printed among them.
+
+        Airflow 3 also says where it looked for the log and why a place could not be read (`sources`), and how a task
+        failed (`error_detail`). These are lines of their own, below the one that they belong to.
 
         Args:
             dag_id: The DAG.
             run_id: The run.
             task_id: The task.
             attempt: Which attempt, from 1 on.
+            map_index: Which instance of a mapped task, from 0 on; -1 where the task is not mapped.
         """
         path = f"{_runs(dag_id, run_id)}/taskInstances/{quote(task_id, safe='')}/logs/{attempt}"
-        content = self._call("GET", path, headers={"Accept": "application/json"})["content"]
-        return [str(line["event"] if isinstance(line, dict) else line) for line in content]
+        how = {
+            "headers": {"Accept": "application/json"},
+            "params": {"map_index": map_index} if map_index >= 0 else None,
+        }
+        content = self._field("GET", path, "content", (list, str), **how)
+        return content.splitlines() if isinstance(content, str) else [text for line in content for text in _lines(line)]
 
     def cancel(self, dag_id: str, run_id: str) -> dict[str, Any]:
         """End a run: Airflow marks it `failed` and ends its tasks.
@@ -175,10 +184,26 @@ class Airflow:
         """Have a DAG's runs wait, or go on."""
         self._call("PATCH", f"/dags/{quote(dag_id, safe='')}", json={"is_paused": paused})
 
+    def _all(self, path: str, name: str, **params: str) -> list[dict[str, Any]]:
+        """Read a list page by page: Airflow gives 50 entries where nothing is said, and 100 at most."""
+        found: list[dict[str, Any]] = []
+        while True:
+            answer = self._dict("GET", path, params={**params, "limit": _PAGE, "offset": len(found)})
+            page = _part(answer, name, list, f"GET {path}")
+            found += page
+            total = answer.get("total_entries")
+            over = len(found) >= total if isinstance(total, int) else len(page) < _PAGE
+            if not page or over:
+                return found
+
     def _dict(self, method: str, path: str, **how: Any) -> dict[str, Any]:
-        return dict(self._call(method, path, **how))
+        return dict(_part({"": self._call(method, path, **how)}, "", dict, f"{method} {path}"))
+
+    def _field(self, method: str, path: str, name: str, kind: type | tuple[type, ...], **how: Any) -> Any:
+        return _part(self._dict(method, path, **how), name, kind, f"{method} {path}")
 
     def _call(self, method: str, path: str, **how: Any) -> Any:
+        """Ask Airflow, logged in where that is needed; give its JSON, None for an empty answer."""
         open_to_all = path in ("/version", "/monitor/health")
         if not open_to_all and "Authorization" not in self._session.headers:
             self._fetch_token()
@@ -187,20 +212,57 @@ class Airflow:
             self._fetch_token()
             answer = self._ask(method, f"/api/v2{path}", **how)
         if not answer.ok:
+            self._refuse_others(answer)
             raise AirflowError(answer.status_code, f"Airflow refused {method} {path}", _detail(answer), _remedy(answer))
-        return answer.json()
+        return self._json(answer)
+
+    def _json(self, answer: requests.Response) -> Any:
+        if not answer.content:
+            return None
+        try:
+            return answer.json()
+        except ValueError:
+            self._refuse_others(answer)
+            why = f"its answer of {len(answer.content)} bytes is not JSON, or not all of it came"
+            raise AirflowError(
+                answer.status_code, f"Airflow's answer can't be read at {self.url}", why, _NOT_THERE
+            ) from None
+
+    def _refuse_others(self, answer: requests.Response) -> None:
+        """Say what answers in Airflow 3's place: a page for people, from a proxy or a login, or Airflow 2."""
+        if answer.status_code in (404, 405) and not _is_json(answer) and self._is_airflow_2():
+            why, remedy = "it has the REST API v1, and this client speaks v2", "install Airflow 3: chapter 10"
+            raise AirflowError(answer.status_code, f"Airflow 2 answers at {self.url}", why, remedy)
+        if "html" not in answer.headers.get("Content-Type", "") and answer.content.lstrip()[:1] != b"<":
+            return
+        title = re.search(r"(?is)<title[^>]*>\s*(.*?)\s*</title>", answer.text)
+        what = f"a web page for people{f', {title[1]!r}' if title and title[1] else ''}"
+        why = f"{answer.url.partition('?')[0]} gave {what}, as a proxy, a login or a wrong path does"
+        raise AirflowError(
+            answer.status_code, f"What answers at {self.url} is not Airflow's REST API", why,
+            "give the address of Airflow's API server itself, and see that the tunnel leads there",
+        )  # fmt: skip
+
+    def _is_airflow_2(self) -> bool:
+        try:
+            found = self._ask("GET", "/api/v1/health").json()
+        except (TutorialError, ValueError):
+            return False
+        return isinstance(found, dict) and "metadatabase" in found
 
     def _fetch_token(self) -> None:
         self._session.headers.pop("Authorization", None)
         answer = self._ask("POST", "/auth/token", json=self._login)
         if not answer.ok:
+            self._refuse_others(answer)
             raise AirflowError(
                 answer.status_code,
                 f"Airflow did not let {self._login['username']} in",
                 _detail(answer),
                 "give the name and the password that this Airflow was set up with",
             )
-        self._session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+        token = _part({"": self._json(answer)}, "", dict, "POST /auth/token")
+        self._session.headers["Authorization"] = f"Bearer {_part(token, 'access_token', str, 'POST /auth/token')}"
 
     def _ask(self, method: str, path: str, **how: Any) -> requests.Response:
         try:
@@ -217,11 +279,38 @@ def _runs(dag_id: str, run_id: str = "") -> str:
     return f"{path}/{quote(run_id, safe='')}" if run_id else path
 
 
+def _part(answer: Any, name: str, kind: type | tuple[type, ...], question: str) -> Any:
+    """Give a part of an answer; Airflow always has it, and what is not Airflow has not."""
+    if isinstance(answer.get(name), kind):
+        return answer[name]
+    what = f"Airflow's answer to {question} is not what its REST API v2 gives"
+    why = f"it has no {name}" if name else "it is empty, or no JSON object"
+    raise TutorialError(what, why, "see that it is Airflow 3 that answers there, then run the cell again")
+
+
+def _is_json(answer: requests.Response) -> bool:
+    return "json" in answer.headers.get("Content-Type", "")
+
+
+def _lines(line: Any) -> list[str]:
+    """Give the lines of an entry of a log: what happened, where Airflow looked, and how the task failed."""
+    if not isinstance(line, dict):
+        return [str(line)]
+    sources, errors = line.get("sources") or (), line.get("error_detail") or ()
+    found = [str(line.get("event", ""))]
+    found += [str(source) for source in ([sources] if isinstance(sources, str) else sources)]
+    return found + [f"{e.get('exc_type', '')}: {e.get('exc_value', '')}" for e in errors if isinstance(e, dict)]
+
+
 def _detail(answer: requests.Response) -> str:
     try:
         detail = answer.json()["detail"]
     except (ValueError, KeyError, TypeError):
         return answer.text[:500]
+    if isinstance(detail, list):  # a field that does not fit (422): each with its place and what is wrong with it
+        return "; ".join(
+            f"{'.'.join(map(str, d.get('loc', ())))}: {d.get('msg')}" for d in detail if isinstance(d, dict)
+        )
     return str(detail.get("reason") or detail) if isinstance(detail, dict) else str(detail)
 
 

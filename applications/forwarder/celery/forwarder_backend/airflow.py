@@ -101,11 +101,11 @@ class Airflow:
                 answer = await self._ask(method, path, body)
             if answer.status_code >= 500 or answer.status_code in (401, 429):
                 raise AirflowAway(f"Airflow at {self.place} answers {answer.status_code}")
-            return answer.status_code, dict(answer.json())
+            return answer.status_code, _content(self.place, answer)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise NoAnswer(f"Airflow at {self.place} does not answer ({type(error).__name__})") from None
         except (ValueError, TypeError):
-            raise AirflowAway(f"What answers at {self.place} is not Airflow") from None
+            raise AirflowAway(f"Airflow at {self.place} can't be asked in these words") from None
 
     async def _ask(self, method: str, path: str, body: Any) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
@@ -117,12 +117,42 @@ class Airflow:
         answer = await self._client.post("/auth/token", json=self._login)
         if answer.status_code in (400, 401, 403, 422):
             raise AirflowAway(f"Airflow at {self.place} does not take AIRFLOW_USERNAME and AIRFLOW_PASSWORD")
-        if answer.is_error:
+        if answer.status_code in (404, 405) and await self._is_airflow_2():
+            raise AirflowAway(f"Airflow at {self.place} is version 2, without the REST API v2: version 3 is needed")
+        if answer.is_error and not _is_page(answer):
             raise AirflowAway(f"Airflow at {self.place} answers {answer.status_code}")
+        token = _content(self.place, answer).get("access_token")
+        if not isinstance(token, str):
+            raise AirflowAway(_stranger(self.place, answer))
+        self._token = token
+
+    async def _is_airflow_2(self) -> bool:
         try:
-            self._token = str(answer.json()["access_token"])
-        except (KeyError, TypeError):
-            raise AirflowAway(f"What answers at {self.place} is not Airflow") from None
+            return "metadatabase" in (await self._client.get("/api/v1/health")).json()
+        except (httpx.HTTPError, ValueError, TypeError):
+            return False
+
+
+def _is_page(answer: httpx.Response) -> bool:
+    return "html" in answer.headers.get("Content-Type", "") or answer.content.lstrip()[:1] == b"<"
+
+
+def _content(place: str, answer: httpx.Response) -> dict[str, Any]:
+    """Give the JSON object of an answer; an empty answer is an empty object."""
+    try:
+        content = answer.json() if answer.content else {}
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise AirflowAway(_stranger(place, answer))
+    return content
+
+
+def _stranger(place: str, answer: httpx.Response) -> str:
+    """Say what answered in Airflow's place."""
+    if _is_page(answer):
+        return f"What answers at {place} is not Airflow: a web page ({answer.status_code}), as a proxy or a login gives"
+    return f"What answers at {place} is not Airflow: its answer ({answer.status_code}) is not JSON of the REST API v2"
 
 
 def run_path(dag: str, run: str = "") -> str:
