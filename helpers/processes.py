@@ -258,6 +258,17 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
+def is_free(port: int) -> bool:
+    """Tell whether nothing listens on a TCP port of the loopback address."""
+    import socket
+
+    try:
+        with socket.create_server(("127.0.0.1", port)):
+            return True
+    except OSError:
+        return False
+
+
 def require_free(port: int, purpose: str) -> None:
     """Make sure that a TCP port on loopback is free.
 
@@ -268,17 +279,12 @@ def require_free(port: int, purpose: str) -> None:
     Raises:
         TutorialError: Something listens there; the error says what, where the system tells.
     """
-    import socket
-
-    try:
-        with socket.create_server(("127.0.0.1", port)):
-            return
-    except OSError:
+    if not is_free(port):
         raise TutorialError(
             f"Port {port}, wanted for {purpose}, is taken",
             f"by {_listener(port)}",
             "stop that program, or choose another port in the notebook's parameters cell",
-        ) from None
+        )
 
 
 def _listener(port: int) -> str:

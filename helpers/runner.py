@@ -155,17 +155,41 @@ def _parameters(chosen: Sequence[Chapter], target: str, given: Mapping[str, Any]
     from papermill.inspection import _infer_parameters
     from papermill.iorw import load_notebook_node
 
-    known: dict[str, set[str]] = {}
+    known: dict[str, dict[str, str]] = {}
     for chapter in chosen:
-        known[chapter.name] = {p.name for p in _infer_parameters(load_notebook_node(str(chapter.path)))}
+        parameters = _infer_parameters(load_notebook_node(str(chapter.path)))
+        known[chapter.name] = {p.name: p.default for p in parameters}
     unknown = sorted(set(given) - set().union(*known.values()))
     if unknown:
         names = ", ".join(f"{c}: {', '.join(sorted(p)) or 'none'}" for c, p in known.items())
         raise TutorialError(
             f"No chosen chapter has the parameter {', '.join(unknown)}", "", f"these have — {names}", target=target
         )
-    every = {**given, **({"target": target} if target != "local" else {})}
+    ports = {name: value for names in known.values() for name, value in names.items() if name.endswith("_port")}
+    free = _other_ports(ports) if target == "local" else {}
+    every = {**free, **given, **({"target": target} if target != "local" else {})}
     return {name: {k: v for k, v in every.items() if k in names} for name, names in known.items()}
+
+
+def _other_ports(defaults: Mapping[str, str]) -> dict[str, int]:
+    """Choose another port for each that another program has, such as the Forwarder of another user of this machine.
+
+    Args:
+        defaults: The ports that the notebooks name, by parameter.
+
+    Returns:
+        The parameters whose port is taken, each with the next port in steps of 100 that is free: mostly the same one in
+        every run, so that chapters that have not changed need not run again.
+    """
+    ours = {port for process in processes.running() for port in process.ports.values()}
+    chosen: dict[str, int] = {}
+    for name, default in defaults.items():
+        port = int(default) if default.isdigit() else 0
+        while port and port not in ours and (port in chosen.values() or not processes.is_free(port)) and port < 65000:
+            port += 100
+        if str(port) != default and port:
+            chosen[name] = port
+    return chosen
 
 
 def _schedule(
