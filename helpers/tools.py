@@ -7,13 +7,13 @@ import platform
 import shutil
 import tarfile
 import tomllib
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 import requests
 
-from helpers import http
+from helpers import http, shell
 from helpers.errors import TutorialError
 from helpers.settings import ROOT, settings
 from helpers.target import Capability, Target, opened
@@ -24,9 +24,9 @@ VERSIONS = tomllib.loads((ROOT / "deployments" / "versions.toml").read_text(enco
 TOOLS: dict[str, str] = VERSIONS["tools"]
 # Where each project publishes its binaries and their checksums: (program or archive, checksum file).
 _DOWNLOADS = {
-    "kubectl": ("https://dl.k8s.io/release/{v}/bin/linux/{a}/kubectl", ".sha256"),
-    "kind": ("https://github.com/kubernetes-sigs/kind/releases/download/{v}/kind-linux-{a}", ".sha256sum"),
-    "helm": ("https://get.helm.sh/helm-{v}-linux-{a}.tar.gz", ".sha256sum"),
+    "kubectl": ("https://dl.k8s.io/release/{v}/bin/{s}/{a}/kubectl", ".sha256"),
+    "kind": ("https://github.com/kubernetes-sigs/kind/releases/download/{v}/kind-{s}-{a}", ".sha256sum"),
+    "helm": ("https://get.helm.sh/helm-{v}-{s}-{a}.tar.gz", ".sha256sum"),
 }
 _MODULES = {
     "kind": "sigs.k8s.io/kind@{v}",
@@ -41,6 +41,7 @@ _LAB = {
     "kubeconform": "kubeconform",
     "kube-score": "kube-score",
 }
+_ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 _VERSION_WORDS = {"kubectl": ["version", "--client"], "kind": ["version"], "helm": ["version", "--short"]}
 
 
@@ -49,47 +50,77 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tutorial" / "tools"
 
 
+def _platform(words: str) -> str:
+    """Name a machine as the projects name their binaries, such as `linux-amd64`; from `uname -sm`.
+
+    Raises:
+        TutorialError: There are no binaries for it.
+    """
+    system, _, architecture = words.lower().partition(" ")
+    if system not in ("linux", "darwin") or architecture not in _ARCHITECTURES:
+        raise TutorialError(
+            f"There are no programs for {words}", "the tools of chapter 06 exist for Linux and macOS on x86-64 and ARM",
+            "use another machine",
+        )  # fmt: skip
+    return f"{system}-{_ARCHITECTURES[architecture]}"
+
+
+def _here() -> str:
+    return _platform(f"{platform.system()} {platform.machine()}")
+
+
 @cache
-def find(name: str) -> Path:
+def find(name: str, machine: str = "") -> Path:
     """Find a tool in the pinned version, or get it.
 
     Args:
         name: One of `deployments/versions.toml`.
+        machine: What it is for, such as `linux-arm64`; by default this machine.
 
     Returns:
-        The program on this machine.
+        The program, which is on this machine.
 
     Raises:
         TutorialError: It is on PATH in no pinned version, and can neither be downloaded nor built.
     """
-    version, tried = TOOLS[name], []
+    version, tried = TOOLS[name], list[str]()
+    if machine and machine != _here():
+        kept = cache_folder() / version / machine / name
+        if kept.exists() or _get_first({"a download": partial(_download, machine=machine)}, name, kept, tried):
+            return kept
+        raise TutorialError(
+            f"There is no {name} {version} for {machine}", "; ".join(tried),
+            f"connect to the internet, or put {name} {version} on the machine's PATH yourself",
+        )  # fmt: skip
     on_path = shutil.which(name)
     if on_path and version in _says(Path(on_path), name):
         return Path(on_path)
     kept = cache_folder() / version / name
-    if kept.exists():
+    ways = {
+        "the lab": _from_lab, "a download": _download, "the lab, made now": _made_by_lab, "go install": _go_install,
+    }  # fmt: skip
+    if kept.exists() or _get_first(ways, name, kept, tried):
         return kept
-    ways: list[tuple[str, Callable[[str, Path], None]]] = [
-        ("the lab", _from_lab),
-        ("a download", _download),
-        ("the lab, made now", _made_by_lab),
-        ("go install", _go_install),
-    ]
-    for way, get in ways:
+    raise TutorialError(
+        f"There is no {name} {version}",
+        "; ".join([f"on PATH: {on_path or 'nothing'}", *tried]),
+        f"put {name} {version} on PATH, connect to the internet, or install Go",
+    )
+
+
+def _get_first(ways: Mapping[str, Callable[[str, Path], None]], name: str, kept: Path, tried: list[str]) -> bool:
+    """Get a tool by the first way that works, and note down why the ones before did not."""
+    for way, get in ways.items():
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)
             part = kept.with_name(f".{name}.{os.getpid()}")
             get(name, part)
             part.chmod(0o755)
             part.rename(kept)
-            return kept
+            return True
         except (TutorialError, OSError, requests.RequestException, LookupError, tarfile.TarError) as error:
             tried.append(f"{way}: {error.what if isinstance(error, TutorialError) else type(error).__name__}")
-    raise TutorialError(
-        f"There is no {name} {version}",
-        "; ".join([f"on PATH: {on_path or 'nothing'}", *tried]),
-        f"put {name} {version} on PATH, connect to the internet, or install Go",
-    )
+    return False
 
 
 def _says(program: Path, name: str) -> str:
@@ -128,17 +159,17 @@ def _build_in_lab(name: str) -> None:
     airgap.build("tools" if name in _DOWNLOADS else "checks", quiet=True)
 
 
-def _download(name: str, destination: Path) -> None:
-    architecture = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}[platform.machine()]
+def _download(name: str, destination: Path, machine: str = "") -> None:
+    system, _, architecture = (machine or _here()).partition("-")
     pattern, suffix = _DOWNLOADS[name]
-    url = pattern.format(v=TOOLS[name], a=architecture)
+    url = pattern.format(v=TOOLS[name], s=system, a=architecture)
     content = _get(url)
     expected = _get(url + suffix).decode().split()[0]
     if hashlib.sha256(content).hexdigest() != expected:
         raise TutorialError(f"{url} does not have its published checksum")
     if url.endswith(".tar.gz"):
         with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-            member = archive.extractfile(f"linux-{architecture}/{name}")
+            member = archive.extractfile(f"{system}-{architecture}/{name}")
             content = member.read() if member else b""
     destination.write_bytes(content)
 
@@ -190,7 +221,8 @@ def _install(target: Target, name: str) -> str:
     if target.kind in ("local", "host"):
         return str(find(name))
     part = f".{name}.tutorial"  # in the home folder
-    target.put(find(name), part)
+    machine = shell.query(target, {"uname": "uname -sm"})["uname"] or ""
+    target.put(find(name, _platform(machine)), part)
     root = Capability.ROOT in target.capabilities()
     path = target.run(["sh", "-c", _PLACE, name, "/usr/local/bin" if root else ""]).stdout.strip()
     install = ["install", "-D", "-m", "755", part, path]
