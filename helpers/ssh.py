@@ -205,11 +205,17 @@ class SshConfig:
             TutorialError: The reader's file can't be used as it is, or ssh does not understand the result; nothing is
                 changed then.
         """
+        old = self._text()
+        if old is None and self.ours.exists():
+            raise TutorialError(
+                f"{self.ours} is a file of your own",
+                "the tutorial keeps its Host blocks in a file of that name, and yours has other lines",
+                f"give your file another name: mv {self.ours} {self.ours.with_suffix('.mine.conf')}",
+            )
         before, changed = self._read(), False
         mine = {**self._ours(), **{b.alias: b.text() for b in blocks}}
         text = "\n".join([_MARK, "", *mine.values()])
         new_folder, new_config = not self.folder.exists(), not self.config.exists()
-        old = self.ours.read_text(encoding="utf-8") if self.ours.exists() else None
         if not self._has_line(before):
             if not new_config and not self.backup.exists():
                 self._write(self.backup, before)
@@ -217,7 +223,7 @@ class SshConfig:
             self._write(self.config, self.include.encode() + end + before)
             changed = True
         made = [name for name, new in (("folder", new_folder), ("config", new_config)) if new]
-        kept = old.splitlines()[1] if old and old.splitlines()[1].startswith("# created:") else ""
+        kept = next((line for line in (old or "").splitlines() if line.startswith("# created:")), "")
         text = text.replace(_MARK, "\n".join([_MARK, kept or f"# created: {' '.join(made) or 'nothing else'}"]), 1)
         if text != old or stat.S_IMODE(self.ours.stat().st_mode) != 0o600:
             write_atomically(self.ours, text, 0o600)
@@ -239,30 +245,34 @@ class SshConfig:
         if not rest:
             self.remove()
             return
-        head = self.ours.read_text(encoding="utf-8").splitlines()[:2]
+        head = (self._text() or "").splitlines()[:2]
         write_atomically(self.ours, "\n".join([*head, "", *rest.values()]), 0o600)
 
     def aliases(self) -> list[str]:
         """List the Hosts of our file."""
         return list(self._ours())
 
+    def _text(self) -> str | None:
+        """Read our file; None where there is none, or a file of the reader's own has its name."""
+        content = self.ours.read_bytes() if self.ours.exists() else b""
+        return content.decode("utf-8", "surrogateescape") if content.startswith(_MARK.encode()) else None
+
     def _ours(self) -> dict[str, str]:
-        text = self.ours.read_text(encoding="utf-8") if self.ours.exists() else ""
-        parts = re.split(r"(?m)^(?=Host )", text)[1:]
+        parts = re.split(r"(?m)^(?=Host )", self._text() or "")[1:]
         return {part.split()[1]: f"{part.rstrip()}\n" for part in parts}
 
     def remove(self) -> None:
         """Take our line and files away; the reader's file is as it was, byte for byte."""
-        created = ""
-        if self.ours.exists():
-            created = next((x for x in self.ours.read_text(encoding="utf-8").splitlines() if "# created:" in x), "")
+        text = self._text()
+        created = next((x for x in (text or "").splitlines() if "# created:" in x), "")
         if self.config.exists():
             rest = self.original()
             if not rest and "config" in created:
                 self.config.unlink()
             elif rest != self.config.read_bytes():
                 self._write(self.config, rest)
-        self.ours.unlink(missing_ok=True)
+        if text is not None:
+            self.ours.unlink()
         self.backup.unlink(missing_ok=True)
         if "folder" in created and self.folder.exists() and not any(self.folder.iterdir()):
             self.folder.rmdir()
@@ -274,7 +284,7 @@ class SshConfig:
 
     def made(self) -> bool:
         """Tell whether something of ours is there."""
-        return self.ours.exists() or (self.config.exists() and self._has_line(self.config.read_bytes()))
+        return self._text() is not None or (self.config.exists() and self._has_line(self.config.read_bytes()))
 
     def resolve(self, alias: str) -> dict[str, str]:
         """Ask OpenSSH what it makes of an alias (`ssh -G`).

@@ -178,3 +178,25 @@ def test_keys(tmp_path: Path) -> None:
 )
 def test_errors_of_ssh_are_explained(said: str, meaning: str) -> None:
     assert meaning in ssh.explain(said)[0]
+
+
+@pytest.mark.parametrize("content", [b"Host mine\n  User me\n", b"", b"\xff\xfeH\0", b"# caf\xe9\nHost mine\n"])
+def test_a_tutorial_conf_of_the_readers_is_refused_and_never_removed(tmp_path: Path, content: bytes) -> None:
+    config = _config(tmp_path, b"Host a\n  User b\n")
+    config.ours.write_bytes(content)
+    with pytest.raises(TutorialError, match="is a file of your own"):
+        config.install(BLOCKS)
+    assert config.aliases() == [] and config.made() is False
+    config.drop(["cpouta"])
+    config.remove()
+    assert config.ours.read_bytes() == content and config.config.read_bytes() == b"Host a\n  User b\n"
+
+
+def test_what_the_reader_adds_to_our_file_is_kept_byte_for_byte(tmp_path: Path) -> None:
+    config = _config(tmp_path, b"Host a\n  User b\n")
+    config.install(BLOCKS)
+    mine = b"Host mine\n  # caf\xe9\n  User me\n"
+    config.ours.write_bytes(config.ours.read_bytes() + mine)
+    config.install([ssh.HostBlock("cpouta", "203.0.113.8", "ubuntu")])
+    config.drop(["cpouta", "GPU-cpouta"])
+    assert mine in config.ours.read_bytes() and config.resolve("mine")["user"] == "me"
