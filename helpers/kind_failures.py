@@ -41,11 +41,12 @@ REASONS = (
     Reason(r"cannot expose privileged port|listen [^\n]*bind: permission denied",
            "Docker or Podman runs without root rights, and port {port} is one for root only",
            "allow it: sudo sysctl -w net.ipv4.ip_unprivileged_port_start={port}, or take a hostPort from 1024 on"),
-    Reason(r"Delegate=yes|cgroup controllers? .*not delegated",
+    Reason(r"Delegate=yes|cgroup controllers? \S+ is not (?:available|delegated)",
            "Docker runs without root rights, and systemd does not delegate all cgroup controllers to it",
            "write [Service] and Delegate=yes into /etc/systemd/system/user@.service.d/delegate.conf, then: sudo "
            "systemctl daemon-reload; log out and in again"),
-    Reason(r"requires cgroup v2|not run on a host using cgroup v1|cgroup v1 support is unsupported",
+    Reason(r"requires cgroup v2|not run on a host using cgroup v1|cgroup v1 support is unsupported"
+           r"|ERROR SystemVerification\]: [^\n]*cgroups? v1|cgroup mountpoint does not exist",
            "this machine uses cgroup v1, which this Kubernetes, or Docker without root rights, does not take",
            "use a system with cgroup v2 (Ubuntu from 22.04, Debian from 11), or start the kernel with "
            "systemd.unified_cgroup_hierarchy=1; docker info shows the version"),
@@ -53,12 +54,15 @@ REASONS = (
            "Windows has reserved the port, so Docker Desktop can't open it",
            "netsh interface ipv4 show excludedportrange protocol=tcp lists such ports; change hostPort in the "
            "configuration to another one"),
-    Reason(r"Ports are not available",
+    Reason(r"(?i)ports are not available",
            "a port is taken: Docker Desktop can't open port {port}, which another program of your computer has",
            "end that program (on macOS, sudo lsof -i :{port} shows it; on Windows, netstat -ano), or change hostPort "
            "in the configuration"),
     Reason(r"port is already allocated|address already in use",
            "a port is taken: something else has port {port}", _FREE + "configuration"),
+    Reason(r"cannot assign requested address",
+           "a listenAddress (or apiServerAddress) is not an address of this machine",
+           "ip -brief address lists the addresses; correct it in the configuration, or leave it out"),
     Reason(r"(?i)disk quota exceeded|no space left on device|disk-pressure|not enough space",
            "the disk is full", "docker system df shows what Docker holds; free some, or move Docker's data to a volume "
            "(chapter 03)"),
@@ -92,7 +96,7 @@ REASONS = (
            "the kernel's modules for iptables are missing or not loaded",
            "sudo modprobe -a ip_tables iptable_nat ip6_tables ip6table_nat br_netfilter; after a kernel update, "
            "restart the machine first"),
-    Reason(r"(?i)No chain/target/match by that name|Unable to enable \w+ \w*\s*rule|failed programming external",
+    Reason(r"(?i)No chain/target/match by that name|Unable to enable [\w ]+ rule|ip6?tables failed",
            "Docker's rules in the firewall are gone, as after a restart of firewalld or a flush of iptables",
            "sudo systemctl restart docker, then run the cell again"),
     Reason(r"cached partitions map|failed to get rootfs info|stat failed on /dev/",
@@ -117,7 +121,7 @@ REASONS = (
     Reason(r"incompatible with user namespaces|when user namespaces are enabled",
            "Docker's user namespaces (userns-remap) don't fit kind's privileged nodes",
            'remove "userns-remap" from /etc/docker/daemon.json, then: sudo systemctl restart docker'),
-    Reason(r"Mounts denied|is not shared from the host|bind source path does not exist",
+    Reason(r"(?i)mounts denied|is not shared from the host|bind source path does not exist",
            "a hostPath of extraMounts is not there, or Docker Desktop does not share it",
            "make that folder, or share it in Docker Desktop: Settings, Resources, File sharing"),
     Reason(r"nf_conntrack_max: permission denied",
@@ -152,7 +156,8 @@ def explain(output: str) -> tuple[str, str]:
     """
     _, found, error = output.partition("ERROR:")
     lines = [line for line in (error if found else output).splitlines() if not re.match(r"\s*[•✓✗]", line)]
-    text = "\n".join(lines)
+    # The words of the command that failed (`--security-opt apparmor=unconfined`) are no part of what it said.
+    text = re.sub(r'command "(?:[^"\\]|\\.)*" failed', "command failed", "\n".join(lines))
     for reason in REASONS:
         if match := re.search(reason.sign, text):
             line = text[text.rfind("\n", 0, match.start()) + 1 :].partition("\n")[0]

@@ -11,7 +11,7 @@ from helpers.errors import TutorialError
 from helpers.target import Target
 
 unit = pytest.mark.unit
-RUN = 'ERROR: failed to create cluster: command "docker run --name t-control-plane --publish=0.0.0.0:80:80/TCP kindest/node:v1" '
+RUN = 'ERROR: failed to create cluster: command "docker run --name t-control-plane --privileged --security-opt seccomp=unconfined --security-opt apparmor=unconfined --publish=0.0.0.0:80:80/TCP kindest/node:v1" '
 RUN += "failed with error: exit status 125\nCommand Output: docker: Error response from daemon: "
 PULL = 'ERROR: failed to create cluster: failed to pull image "kindest/node:v1": command "docker pull kindest/node:v1" failed '
 PULL += "with error: exit status 1\nCommand Output: "
@@ -60,6 +60,11 @@ FAILURES = [
     (RUN + "Mounts denied: \nThe path /data is not shared from the host and is not known to Docker.", "hostPath", "File sharing"),
     ("ERROR: failed to create cluster: could not find a log line that matches \"Reached target .*Multi-User System.*|detected cgroup v1\"", "systemd did not start", "fs.inotify"),
     (INIT + "[kubelet-check] The kubelet is not healthy after 4m0.000478703s\nerror execution phase wait-control-plane", "control plane did not start", "--retain"),
+    (RUN + "driver failed programming external connectivity on endpoint t: Error starting userland proxy: listen tcp4 10.1.2.3:80: bind: cannot assign requested address.", "not an address of this machine", "ip -brief address"),
+    (RUN + "ports are not available: exposing port TCP 0.0.0.0:4505 -> 127.0.0.1:0: listen tcp4 0.0.0.0:4505: bind: Only one usage of each socket address (protocol/network address/port) is normally permitted.", "Docker Desktop can't open port 4505", ":4505"),
+    (RUN + "OCI runtime error: crun: the requested cgroup controller `cpu` is not available", "delegate all cgroup controllers", "Delegate=yes"),
+    (RUN + "cgroups: cgroup mountpoint does not exist: unknown.", "cgroup v1", "docker info"),
+    (RUN + "something new happened.", "", "read what kind says"),
     ('ERROR: failed to create cluster: node(s) already exist for a cluster with the name "t"', "was there already", "another name"),
     ("ERROR: failed to create cluster: something new", "", "read what kind says"),
     ("ERROR: failed to get cluster: the pull request says: ImagePullPolicy", "", "read what kind says"),

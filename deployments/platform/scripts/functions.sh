@@ -12,7 +12,8 @@ version() { sed -nE "/^$1 = /{s/^$1 = \"([^\"]+)\".*/\1/p;q}" "$PLATFORM/../${2:
 
 NODE_IMAGE=kindest/node:$(version kubernetes)
 REGISTRY_IMAGE=registry:$(version registry)
-CLUSTER_NAME=$(sed -nE 's/^name: *([a-z0-9-]+).*/\1/p' "$CLUSTER_CONFIG")
+CLUSTER_NAME=$(sed -nE "s/^name: *[\"']?([a-z0-9.-]+).*/\1/p" "$CLUSTER_CONFIG")
+CLUSTER_NAME=${CLUSTER_NAME:-kind} # as kind calls a cluster without a name
 NODE=$CLUSTER_NAME-control-plane
 export NODE_IMAGE REGISTRY_IMAGE
 
