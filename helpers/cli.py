@@ -85,7 +85,7 @@ def run(
     if target == "vm":
         from helpers import cpouta_lab, vm
 
-        vm.prepare()
+        vm.prepare([c.name for c in chosen])
         if any(c.name == "02_cpouta" for c in chosen):
             cpouta_lab.prepare()  # three minutes the first time: longer than a cell should take
     result = _watched(chosen, target, _parameters(param or []), reuse, "text" if refresh else "html")

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 
-from helpers import airgap, docker_engine, docker_host, gpu, kind, shell, vm
+from helpers import airgap, docker_engine, docker_host, gpu, gpu_lab, kind, shell, vm
 from helpers.errors import TutorialError
 from helpers.finding import Finding, asked, at_least, install
 from helpers.target import Capability, Target
@@ -38,7 +38,15 @@ def stand_in() -> list[Finding]:
                  "more memory for Docker's own VM (Docker Desktop: Settings, Resources)"),
         at_least("disk for Docker", disk, least, "GiB", "images, the VM's disk", True, free),
         *(_registry() if engine.state == "ok" else ()),
+        asked("GPU rehearsal", _rehearsal, "chapter 04, which plans without it", False, gpu_lab.INSTALL),
     ]  # fmt: skip
+
+
+def _rehearsal() -> str:
+    missing = gpu_lab.lacking()
+    if missing:
+        raise TutorialError("No rehearsal", f"{', '.join(missing)} not found", gpu_lab.INSTALL)
+    return "can be done"
 
 
 def _vm_state() -> str:

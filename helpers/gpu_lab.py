@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from shutil import rmtree
+from shutil import rmtree, which
 
 from helpers import airgap, display, gpu
 from helpers.errors import TutorialError
@@ -21,6 +21,7 @@ from helpers.settings import ROOT
 from helpers.target import Target
 from helpers.target_local import run_here
 
+INSTALL = "sudo apt install golang gcc dpkg gpg"
 PORT = 8604  # on the machine; the apt sources name it
 _MAKER = ROOT / "tests" / "airgap" / "nvidia" / "repository.py"
 _MADE_FROM = (_MAKER, _MAKER.with_name("packages.toml"), ROOT / "deployments/gpu/versions.toml")
@@ -30,6 +31,20 @@ _PROGRAMS = ("nvidia-ctk", "nvidia-container-runtime", "nvidia-container-runtime
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing of each request."""
+
+
+def lacking() -> list[str]:
+    """List the programs of this machine that a rehearsal needs and that are not there."""
+    made = all(airgap.program(name).exists() for name in _PROGRAMS)
+    return [name for name in ("dpkg-deb", "gpg", *(() if made else ("go", "gcc"))) if not which(name)]
+
+
+def can_rehearse() -> bool:
+    """Tell whether this machine can make the stand-in packages, and show what it lacks for that."""
+    missing = lacking()
+    if missing:
+        display.show(f"No rehearsal without {', '.join(missing)} on this machine: {INSTALL}")
+    return not missing
 
 
 def repository(target: Target) -> Path:

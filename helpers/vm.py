@@ -26,6 +26,8 @@ THAW = """find /sys/fs/cgroup/freezer -path "*$0*" -name freezer.state 2>/dev/nu
   grep -q THAWED "$state" || echo THAWED >"$state"
 done"""
 _READY_SECONDS = 60.0
+# What single chapters need of the lab besides.
+_GROUPS = {"07_helm": "ray", "10_airflow": "airflow"}
 # Docker's data and containerd's, and the persistent volume of chapter 02: they stay when the VM is stopped.
 _VOLUMES = {"docker": "/var/lib/docker", "containerd": "/var/lib/containerd", "volume": "/media/volume"}
 
@@ -105,11 +107,17 @@ def up() -> Vm:
     return vm
 
 
-def prepare() -> Vm:
-    """Have all that chapters need of the VM before the first of them starts: the lab's products, and the VM."""
-    if airgap.needed():
-        airgap.build("bases", "tools", "cluster", "vm")
-    return up()
+def prepare(chapters: Sequence[str] = ()) -> Vm:
+    """Have the VM, and the lab's products where the VM reaches no registry: they take longer than a cell may take.
+
+    Args:
+        chapters: The names of the chapters that will run.
+    """
+    now = up()
+    with VmTarget() as machine:
+        if airgap.needed(machine):
+            airgap.build("bases", "tools", "cluster", *(_GROUPS[name] for name in chapters if name in _GROUPS))
+    return now
 
 
 def stop() -> None:

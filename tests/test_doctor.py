@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import airgap, doctor, doctor_machines, finding, kind, processes, shell, ssh_lab
+from helpers import airgap, doctor, doctor_machines, finding, gpu_lab, kind, processes, shell, ssh_lab
 from helpers.settings import settings
 
 pytestmark = [pytest.mark.component]
@@ -136,6 +136,16 @@ def test_where_a_registry_answers_nothing_has_to_be_made(program: Add) -> None:
     program("docker", "case $1 in version) echo 28.1.1;; pull) exit 0;; *) exit 1;; esac")
     rows = _rows("vm")
     assert rows["container registry"].state == "ok" and "Go" not in rows
+    assert rows["GPU rehearsal"].state in ("ok", "optional"), "chapter 04 plans without Go"
+
+
+def test_the_gpu_rehearsal_is_left_out_where_its_programs_are_missing(
+    program: Add, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu_lab, "which", lambda name: None if name == "gpg" else name)
+    row = _rows("vm")["GPU rehearsal"]
+    assert (row.state, row.found) == ("optional", "no: gpg not found") and "gpg" in row.remedy
+    assert not gpu_lab.can_rehearse() and "gpg" in capsys.readouterr().out
 
 
 def test_a_rate_limit_is_told_as_such(program: Add) -> None:
