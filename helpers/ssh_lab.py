@@ -246,10 +246,12 @@ def jump(place: ssh.Endpoint) -> str:
         What `echo` said there.
     """
     known_as = f"[{place.hostname}]:{place.port}" if place.port != 22 else place.hostname
-    argv = ["ssh", "-F", str(place.config.config), "-o", "BatchMode=yes", "-J", ssh.ALIASES[0]]
+    # A relative path: ssh hands it on to the ssh that jumps, without the quotes that a path with spaces would need.
+    config = place.config.config
+    argv = ["ssh", "-F", config.name, "-o", "BatchMode=yes", "-J", ssh.ALIASES[0]]
     argv += ["-o", "HostName=127.0.0.1", "-o", f"Port={place.server_port or place.port}"]
     argv += ["-o", f"HostKeyAlias={known_as}", ssh.ALIASES[1], "echo", "two hops"]
-    return run_here(argv, timeout=30).stdout.strip()
+    return run_here(argv, timeout=30, cwd=config.parent).stdout.strip()
 
 
 def login_times(target: SshTarget, place: ssh.Endpoint, rounds: int = 3) -> dict[str, float]:
