@@ -357,5 +357,7 @@ def _read_checkpoints(path: Path, outcome: Outcome) -> None:
 
 
 def _last_error(log: Path) -> str:
+    """Return the last error of a log with the lines that belong to it; they are indented."""
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "it ended without a word"
+    begins = [number for number, line in enumerate(lines) if not line[0].isspace()]
+    return "\n".join(lines[begins[-1] if begins else -1 :]) or "it ended without a message"

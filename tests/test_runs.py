@@ -117,6 +117,23 @@ def test_an_error_of_the_run_itself_counts_for_its_chapter_only(write: Write) ->
 
 
 @unit
+@pytest.mark.parametrize(
+    ("log", "why"),
+    [
+        ("warning: x\nTutorialError: no Redis\n  why:     it ended\n  remedy:  look\n", "TutorialError: no Redis"),
+        ("a\nValueError: 2 is required\n\n", "ValueError: 2 is required"),
+        ("  only this\n", "  only this"),
+        ("", "it ended without a message"),
+    ],
+)
+def test_the_reason_is_the_whole_last_error(tmp_path: Path, log: str, why: str) -> None:
+    (tmp_path / "log").write_text(log)
+    reason = runner._last_error(tmp_path / "log")
+
+    assert reason.startswith(why) and ("remedy:  look" in reason) == ("TutorialError" in log)
+
+
+@unit
 def test_what_a_program_writes_among_the_progress_lines_is_passed_over() -> None:
     outcome = runner.Outcome("01_a")
     for line in ("[1, 4]\n", "a library greets\n", "[2]\n", "{}\n", '["x", 4]\n', "\n", "7\n"):
