@@ -54,7 +54,10 @@ class Source:
 
     def line(self, *keys: str) -> int:
         """Give the line of a nested key, or of the deepest of the keys that the file has."""
-        node, line = yaml.compose(self.text, Loader=yaml.SafeLoader), 1
+        try:
+            node, line = yaml.compose(self.text, Loader=yaml.SafeLoader), 1
+        except yaml.YAMLError:  # JSON may have tabs
+            return 1
         for key in keys:
             pairs = node.value if isinstance(node, yaml.MappingNode) else []
             found = next(((k, v) for k, v in pairs if k.value == key), None)
@@ -98,7 +101,7 @@ class Clouds:
             raise _no_cloud(cloud, str(self.main.path), "it describes no cloud", self.names)
         for source in filter(None, (self.main, self.secure)):
             _keep_private(source)
-        entry = self.main.content["clouds"][cloud]
+        entry = {str(name): value for name, value in self.main.content["clouds"].items()}[cloud]
         if not isinstance(entry, dict):
             self._refuse(cloud, why=f"{cloud} has no settings below it", remedy=f"indent its lines below it, or {MAKE}")
         hidden = self.secure.content["clouds"].get(cloud) or {} if self.secure else {}
@@ -296,7 +299,7 @@ def _words() -> set[str]:
 
 def _write(word: str, values: Mapping[str, Any], example: str = "") -> str:
     """Say what to write for a missing word, and which word of the file may be meant for it."""
-    like = [name for name in difflib.get_close_matches(word, list(values), cutoff=0.85) if name not in _words()]
+    like = [name for name in difflib.get_close_matches(word, map(str, values), cutoff=0.85) if name not in _words()]
     if like:
         return f"write {word} in place of {like[0]}"
     beside = ", or into secure.yaml beside it" if re.search("password|secret|token", word) else ""

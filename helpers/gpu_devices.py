@@ -33,8 +33,9 @@ QUESTIONS = {
     "kernel": _KERNEL,
 }
 _CONTROLLER = re.compile(r"\b(VGA compatible|3D|Display) controller\b.*nvidia", re.IGNORECASE)
+_NONE = r"\[[^\]]*\]|N/A|ERR!|Unknown(?: Error)?"  # in place of a value
 _ROW = re.compile(
-    r"^(?P<name>[^,]+?), (?:(?P<capability>\d+\.\d+|\[?[A-Z][\w/! ]*\]?), )?(?P<driver>\d+\.\d[\d.]*|\[.*\])$"
+    rf"(?P<name>[^,]+?), (?:(?P<capability>\d+\.\d+|{_NONE}), )?(?P<driver>\d+\.\d[\d.]*|{_NONE})", re.IGNORECASE
 )
 _LOST = re.compile(r"device handle|GPU is lost|fallen off", re.IGNORECASE)
 
@@ -59,7 +60,7 @@ def named(answers: Mapping[str, str | None]) -> list[str]:
 
 
 def _rows(said: str) -> list[re.Match[str]]:
-    return [row for line in said.splitlines() if (row := _ROW.match(line.strip()))]
+    return [row for line in said.splitlines() if (row := _ROW.fullmatch(line.strip()))]
 
 
 def _line(row: re.Match[str]) -> str:
@@ -81,7 +82,7 @@ def driver(answers: Mapping[str, str | None]) -> str:
             modules (`Open Kernel Module for x86_64  580.159.04`); nvidia-smi has that of Windows' driver under WSL.
     """
     from_proc = module_version(answers["driver"] or "")
-    return from_proc or next((row["driver"] for row in _rows(answers["smi"] or "") if row["driver"][0] != "["), "")
+    return from_proc or next((row["driver"] for row in _rows(answers["smi"] or "") if row["driver"][0].isdigit()), "")
 
 
 def module_version(text: str) -> str:

@@ -107,6 +107,7 @@ def refused(folder: Path, content: Any, cloud: str = "openstack", secure: Any = 
         (entry({"auth_url": URL, "username": "me", "project_name": "p"}), ["password is missing", "secure.yaml"]),
         (entry({"auth_url": URL, "username": "me", "password": SECRET}), ["project_name is missing"]),
         (entry({"auth_url": URL, "user_name": "me", "password": SECRET}), ["write username in place of user_name"]),
+        (entry({1: 2, "user_name": "me", "auth_url": URL, "password": SECRET}), ["write username in place"]),
         (entry({"auth_url": URL, "token": ""}, auth_type="v3token"), ["token is missing"]),
         (
             entry({"auth_url": URL, "username": "m", "password": SECRET, "project_name": "p"}, cacert="/no/such.pem"),
@@ -138,6 +139,17 @@ def test_a_secure_yaml_that_is_broken_or_lacks_the_secret_is_named(
 ) -> None:
     message = refused(tmp_path, entry({"auth_url": URL, "username": "me", "project_name": "p"}), secure=secure)
     assert all(word in message for word in words), message
+
+
+@unit
+def test_json_and_a_cloud_named_by_a_number_are_read(tmp_path: Path) -> None:
+    (tmp_path / "clouds.json").write_text('{\n\t"clouds": {"7": {"auth": {}}}}')
+    with pytest.raises(TutorialError, match="auth_url is missing"):
+        cpouta_cloud.connect("7", tmp_path / "clouds.json")
+    (tmp_path / "clouds.json").write_text('{"clouds": {\n,}}')
+    with pytest.raises(TutorialError, match="line 2: it is not valid JSON"):
+        cpouta_cloud.connect("7", tmp_path / "clouds.json")
+    assert "line 2" in refused(tmp_path, "clouds:\n  7:\n", cloud="7")
 
 
 @unit

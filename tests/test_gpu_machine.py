@@ -154,7 +154,15 @@ def test_a_gpu_without_a_name_is_unknown(program: Program, broken: str) -> None:
     program("lspci", "exit 127")
     program("nvidia-smi", smi(f"echo '{broken}'"))
     (device,) = devices()
-    assert gpu_versions.unknown([device]) and looked()["driver that runs"] == "535.104.05"
+    assert gpu_versions.unknown([device]) and gpu_devices.short(device) == "a GPU that does not answer"
+    assert looked()["driver that runs"] == "535.104.05"
+
+
+def test_a_row_without_a_driver_version_is_a_gpu_still(program: Program) -> None:
+    program("lspci", "exit 127")
+    program("nvidia-smi", smi("echo 'NVIDIA H100 PCIe, 9.0, N/A'; echo 'NVIDIA L4, [N/A], [Unknown Error]'"))
+    assert [gpu_versions.capability(device) for device in devices()] == ["9.0", "8.9"]
+    assert looked()["driver that runs"] == "none"
 
 
 def test_an_unknown_gpu_is_unknown_and_stops_nobody(capsys: pytest.CaptureFixture[str]) -> None:
