@@ -215,7 +215,7 @@ def install(target: Target, *names: str) -> dict[str, str]:
 def _install(target: Target, name: str) -> str:
     where = f"command -v {name}; echo ~/{_ASIDE}/{name}"
     words = _VERSION_WORDS.get(name, ["-v"])
-    for found in target.run(["sh", "-c", where], check=False, repeatable=True).stdout.split():
+    for found in target.run(["sh", "-c", where], check=False, repeatable=True).stdout.splitlines():
         if TOOLS[name] in target.run(["sh", "-c", '"$0" "$@"', found, *words], check=False, repeatable=True).stdout:
             return found
     if target.kind in ("local", "host"):

@@ -12,7 +12,7 @@ from helpers.settings import settings
 from helpers.target import Capability
 from helpers.target_host import HostTarget
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.component
 
 
 def _program(folder: Path, name: str, text: str) -> Path:
@@ -61,7 +61,7 @@ def test_a_tool_of_the_readers_is_neither_overwritten_nor_removed(
     ours = _program(tmp_path / "cache", "kind", f"echo kind {tools.TOOLS['kind']}")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("PATH", f"{home}/.local/bin:/usr/bin:/bin")
-    monkeypatch.setattr(tools, "find", lambda name: ours)
+    monkeypatch.setattr(tools, "find", lambda *_: ours)
     remote = _Remote("remote")
     monkeypatch.setattr(tools, "opened", lambda name: remote)
     before = theirs.read_text()
@@ -79,7 +79,7 @@ def test_a_tool_goes_where_nothing_is_and_away_again(tmp_path: Path, monkeypatch
     ours = _program(tmp_path / "cache", "kind", f"echo kind {tools.TOOLS['kind']}")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    monkeypatch.setattr(tools, "find", lambda name: ours)
+    monkeypatch.setattr(tools, "find", lambda *_: ours)
     remote = _Remote("remote")
     monkeypatch.setattr(tools, "opened", lambda name: remote)
     assert tools.install(remote, "kind") == {"kind": f"{tmp_path}/.local/bin/kind"}
@@ -130,3 +130,22 @@ def test_the_vm_is_removed_but_not_a_key_of_the_readers_with_its_name(docker: Pa
     vm.destroy()
     assert "rm -f -v database" in _changes(docker)
     assert (tmp_path / ".ssh" / "database.pem").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "program", "why"),
+    [(b"x", "", "not a file system"), (b"", "wipefs", "not a file system"), (b"", "cmp", "not a file system")],
+)
+def test_a_disk_that_holds_something_or_can_not_be_read_is_never_formatted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, program: str, why: str
+) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(5 << 20) + content + bytes(15 << 20))
+    _program(tmp_path / "programs", "sudo", 'while [ "${1#-}" != "$1" ]; do shift; done; exec "$@"')
+    monkeypatch.setenv("PATH", f"{tmp_path / 'programs'}:{os.environ['PATH']}:/usr/sbin:/sbin")
+    data = {"device": disk, "mount_point": tmp_path / "mount", "owner": "root"}
+    if not content:
+        assert "Format the empty volume with ext4" in HostTarget("host").apply("volume", data, dry=True).changed
+        _program(tmp_path / "programs", program, "echo input/output error >&2; exit 1")
+    with pytest.raises(TutorialError, match=why):
+        HostTarget("host").apply("volume", data, dry=True)

@@ -8,6 +8,7 @@ nothing but zeros in its first 16 MiB. One with a file system is mounted as it i
 Source: https://docs.csc.fi/cloud/pouta/persistent-volumes/; by UUID, for the letters of disks change between boots.
 """
 
+import re
 from shlex import quote
 from uuid import NAMESPACE_URL, uuid5
 
@@ -38,9 +39,10 @@ real = ask(f"readlink -e {quote(device)} || true")
 if not real and not fresh:
     raise DeployError(f"there is no disk {device}: the volume is not attached to this machine")
 seen = dict(line.split("=", 1) for line in ask(f"blkid -p -o export {quote(device)} || true").splitlines())
-signatures = ask(f"wipefs --noheadings {quote(device)} || true")
-zeros = ask(f"head -c {MIB_LOOKED_AT}M {quote(device)} | tr -d '\\0' | head -c 1 | wc -c") in ("0", "")
-empty = not seen.get("TYPE") and not signatures and zeros
+# A disk that can't be read is not an empty one: each of the two must say what it has found.
+signatures = ask(f"wipefs --noheadings {quote(device)} && echo none || true")
+zeros = ask(f"cmp -s -n {MIB_LOOKED_AT * 2**20} {quote(device)} /dev/zero && echo yes || true") == "yes"
+empty = fresh or (not seen.get("TYPE") and signatures == "none" and zeros)
 if not empty and seen.get("USAGE") != "filesystem":
     what = seen.get("TYPE") or seen.get("PTTYPE") or "what no tool knows"
     raise DeployError(f"{device} holds data that are not a file system ({what}): it is not touched. Look what it is "
@@ -48,6 +50,10 @@ if not empty and seen.get("USAGE") != "filesystem":
 mounted = ask(f"findmnt -nro SOURCE --mountpoint {quote(mount_point)} || true")
 if mounted and mounted != real:
     raise DeployError(f"{mounted} is mounted at {mount_point} already: choose another mount_point")
+listed = ask(f"awk -v at={quote(mount_point)} '$1 !~ /^#/ && $2 == at' /etc/fstab | tail -n 1")
+ours = re.fullmatch(r"UUID=\S+ \S+ \S+ defaults,nofail 0 2", listed)
+if listed and not ours and ask(f'readlink -e "$(findfs {quote(listed.split()[0])})" || true') != real:
+    raise DeployError(f"/etc/fstab mounts {listed.split()[0]} at {mount_point} already: choose another mount_point")
 
 # What the file system is called is decided before it is made, so that fstab can be told in the same run.
 uuid = str(uuid5(NAMESPACE_URL, f"openstack-volume:{volume or device}")) if empty else seen["UUID"]
@@ -60,13 +66,14 @@ if empty:
     )
 if not mounted:
     files.directory(name=f"Make {mount_point}", path=mount_point, _sudo=rights.needed())
-files.line(
-    name="Mount it at every boot (fstab, by UUID)",
-    path="/etc/fstab",
-    line=rf"^\S+\s+{mount_point}\s.*$",
-    replace=f"UUID={uuid} {mount_point} {kind} defaults,nofail 0 2",
-    _sudo=rights.needed(),
-)
+if not listed or ours:  # a line of the reader's own for this volume stays, with its options
+    files.line(
+        name="Mount it at every boot (fstab, by UUID)",
+        path="/etc/fstab",
+        line=rf"^[^#\s]\S*\s+{mount_point}\s.*$",
+        replace=f"UUID={uuid} {mount_point} {kind} defaults,nofail 0 2",
+        _sudo=rights.needed(),
+    )
 if mounted:
     files.directory(name=f"Give it to {owner}", path=mount_point, user=owner, group=owner, _sudo=rights.needed())
 else:
