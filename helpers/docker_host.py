@@ -398,6 +398,9 @@ def leftovers(target: str) -> list[Leftover]:
         if old := old_data(machine):
             how = "docker_host.delete_old_data removes it"
             rows.append(Leftover("Docker's data from before the move", f"{old} on {target}", None, how))
+        elif machine.run(machine.sudo("true"), check=False, repeatable=True).returncode != 0:
+            how = "it can't be listed: sudo does not run commands for this user, and the folder is root's"
+            rows.append(Leftover("Docker's data from before a move", target, None, how))
         if machine.run(["test", "-e", DROP_IN], check=False, repeatable=True).returncode == 0:
             how = "to take it back: stop Docker, copy it, and set data-root in /etc/docker/daemon.json"
             rows.append(Leftover("Docker's data on the volume", f"{found.root} on {target}", None, how))

@@ -155,7 +155,7 @@ def test_clean_lists_what_it_can_and_names_what_it_can_not_ask(host: Target, sta
     rows = [row for row in undo.leftovers("host") if "can't be listed" in row.stays]
     expected = {"what is in Docker"} if state in _SILENT else set()
     if state in {"no sudo", "another language"}:  # in which sudo refuses
-        expected.add("what helpers.docker_host looks for")
+        expected.add("Docker's data from before a move")
     if state == "engine that tells nothing":
         expected |= {f"what helpers.{module} looks for" for module in ("cluster", "nvshare", "kind")}
     assert {row.what for row in rows} == expected

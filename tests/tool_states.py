@@ -46,6 +46,7 @@ _PASSWORD = "echo 'sudo: a password is required' >&2; exit 1"
 _SYSTEMCTL = 'case "$1" in is-enabled) echo enabled ;; is-system-running) echo running ;; esac'
 _NO_SYSTEMD = """[ "$1" = is-system-running ] && echo offline
 echo "System has not been booted with systemd as init system (PID 1). Can't operate."; exit 1"""
+_NO_NETWORK = "exit 4"  # of wget; without it and curl, apt's own helper would be asked
 _GPU = "echo 'GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-8d3c2b1a)'"
 _NO_KUBERNETES = """case "$1" in version) echo 'Client Version: v1.32.2'; exit ;; esac
 echo 'The connection to the server localhost:8080 was refused - did you specify the right host or port?' >&2; exit 1"""
@@ -109,7 +110,7 @@ def _but(programs: Mapping[str, str], *without: str) -> State:
 
 STATES: dict[str, State] = {
     "everything": _but({}),
-    "no tools": State({"id": _ROOT}),
+    "no tools": State({"id": _ROOT, "wget": _NO_NETWORK}),
     "no Docker": _but({}, "docker"),
     "no engine": _but({"docker": _NO_ENGINE}),
     "no permission": _but(
@@ -142,7 +143,7 @@ STATES: dict[str, State] = {
     "kubectl without cluster": _but({"kubectl": _NO_KUBERNETES}),
     "macOS": State(_MACOS, frozenset({"nproc", "setsid"})),
     "macOS without Docker": State({n: s for n, s in _MACOS.items() if n != "docker"}, frozenset({"nproc", "setsid"})),
-    "nothing that tells ports": State({"id": _ROOT, "cat": _MAC["cat"]}),
+    "nothing that tells ports": State({"id": _ROOT, "cat": _MAC["cat"], "wget": _NO_NETWORK}),
     "no ps": _but({"ps": "exit 1"}),
     "no curl": _but({"wget": "exit 0"}, "curl"),
     "no internet": _but({"curl": "exit 6"}),
