@@ -235,8 +235,15 @@ class _Cluster:
         return None
 
 
+def _helm() -> Path | None:
+    """Give the helm that is on PATH or was got before; none is got for this test."""
+    kept = tools.cache_folder() / tools.TOOLS["helm"] / "helm"
+    found = shutil.which("helm")
+    return Path(found) if found else kept if kept.exists() else None
+
+
 @pytest.mark.component
-@pytest.mark.skipif(not shutil.which("helm"), reason="helm is not on PATH")
+@pytest.mark.skipif(not _helm(), reason="helm is not on PATH, and was not got before")
 def test_real_helm_asks_the_course_s_cluster_and_leaves_the_reader_s_repositories(
     sandbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,11 +260,24 @@ def test_real_helm_asks_the_course_s_cluster_and_leaves_the_reader_s_repositorie
     }  # fmt: skip
     kubeconfig = sandbox / "kubeconfig"
     kubeconfig.write_text(yaml.safe_dump(content))
-    monkeypatch.setattr(tools, "find", lambda name: Path(str(shutil.which(name))))
+    monkeypatch.setattr(tools, "find", lambda name: _helm())
     done = helm.Helm(_Cluster(kubeconfig))._run("list", cluster=True)  # type: ignore[arg-type]
     assert server.removeprefix("http://") in done.stderr
     assert "no-such-context" not in done.stderr
     assert "repositories: []" in theirs.read_text()
+
+
+@pytest.mark.unit
+@pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not on PATH")
+def test_real_kubectl_reads_no_configuration_of_the_reader_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = tmp_path / "production"
+    clusters = [{"name": "production", "cluster": {"server": "https://production.example"}}]
+    theirs.write_text(yaml.safe_dump({"apiVersion": "v1", "kind": "Config", "clusters": clusters}))
+    monkeypatch.setenv("KUBECONFIG", str(theirs))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    argv = ["kubectl", "config", "view"]
+    assert "production" in subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    assert "production" not in run_here(argv).stdout
 
 
 @pytest.mark.unit
