@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,6 +23,7 @@ from helpers.forwarder_local import LocalForwarder
 from helpers.loopback import is_loopback, no_proxy
 from helpers.processes import free_port
 from helpers.ray_jobs import Ray
+from helpers.ray_local import LocalRay
 from helpers.settings import ROOT
 from helpers.target_local import LocalTarget
 
@@ -284,6 +286,14 @@ def test_the_passwords_of_a_local_forwarder_stay_here(proxy: Proxy, sandbox: Pat
     with LocalForwarder(free_port(), free_port(), free_port(), concurrency=1) as forwarder:
         forwarder.start("redis", "monitor")
         assert forwarder.flower("api/tasks").status_code == 200
+    assert proxy.seen == []
+
+
+@pytest.mark.component
+def test_a_local_ray_works_and_tells_nobody_about_it(proxy: Proxy, sandbox: Path) -> None:
+    with LocalRay() as ray:
+        assert len(ray.start().workers()) == 2
+        time.sleep(5)  # its report to its makers comes a moment after the dashboard
     assert proxy.seen == []
 
 
