@@ -35,6 +35,7 @@ SECRETS = ("redis-secret", "flower-secret", "airflow-secret", "postgres-secret")
 _VERSION = "v0.0.5"
 _SOURCES = "tutorial-applications"  # in the home folder of the machine that builds
 _LABEL = "tutorial.chapter=09"
+_WITH_PODS = ("Pod", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job")
 _SUFFIX = f".{NAMESPACE}.svc.cluster.local"
 
 
@@ -96,26 +97,32 @@ def mismatches(found: Sequence[Mapping[str, Any]]) -> list[str]:
     Returns:
         A sentence for each: a Service that leads to no pod or port, an address or a Secret that nobody makes.
     """
-    services = {s["metadata"]["name"]: s for s in found if s["kind"] == "Service"}
-    pods = [o if o["kind"] == "Pod" else o["spec"]["template"] for o in found if o["kind"] in ("Deployment", "Pod")]
+    services = {s["metadata"]["name"]: s["spec"] for s in found if s["kind"] == "Service"}
+    pods = [o if o["kind"] == "Pod" else o["spec"]["template"] for o in found if o["kind"] in _WITH_PODS]
     wrong = []
     for name, service in services.items():
-        wanted, port = service["spec"]["selector"], service["spec"]["ports"][0]["targetPort"]
-        fitting = [p for p in pods if wanted.items() <= p["metadata"]["labels"].items()]
-        if not fitting:
+        wanted = service.get("selector") or {}  # without one, somebody else says where it leads
+        fitting = [p for p in pods if wanted.items() <= (p["metadata"].get("labels") or {}).items()]
+        if wanted and not fitting:
             wrong.append(f"{name} selects {wanted}, and no pod has that label")
-        elif port not in {p["containerPort"] for c in fitting[0]["spec"]["containers"] for p in c.get("ports", [])}:
-            wrong.append(f"{name} leads to port {port}, which its pods do not open")
+        elif wanted:
+            opened = {p[key] for p in _ports(fitting[0]) for key in ("containerPort", "name") if key in p}
+            ports = [port.get("targetPort", port["port"]) for port in service.get("ports") or ()]
+            wrong += [f"{name} leads to port {p}, which its pods do not open" for p in ports if p not in opened]
     containers = [c for p in pods for c in p["spec"]["containers"]]
-    made = {words.split()[0]: words for c in containers for words in c.get("args", []) if "-secret " in words}
-    for variable in (e for c in containers for e in c.get("env", [])):
-        address = re.search(rf"([a-z-]+){re.escape(_SUFFIX)}", variable.get("value", ""))
+    made = {words.split()[0]: words for c in containers for words in c.get("args") or () if "-secret " in str(words)}
+    for variable in (e for c in containers for e in c.get("env") or ()):
+        address = re.search(rf"([a-z-]+){re.escape(_SUFFIX)}", str(variable.get("value") or ""))
         if address and address[1] not in services and not address[1].startswith("airflow"):  # chapter 10 brings that
             wrong.append(f"{variable['name']} names {address[1]}, and there is no such Service")
-        wanted = variable.get("valueFrom", {}).get("secretKeyRef", {})
+        wanted = (variable.get("valueFrom") or {}).get("secretKeyRef", {})
         if wanted and not wanted.get("optional") and f" {wanted['key']}=" not in made.get(wanted["name"], ""):
             wrong.append(f"{variable['name']} needs {wanted['key']} of {wanted['name']}, which nobody makes")
     return wrong
+
+
+def _ports(pod: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [port for container in pod["spec"]["containers"] for port in container.get("ports") or ()]
 
 
 def plan(target: Target) -> None:

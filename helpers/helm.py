@@ -158,9 +158,11 @@ class Helm:
             The number of the new revision.
 
         Raises:
-            TutorialError: A value has a wrong name or type, the chart is not to be had, or the pods are not ready in
-                time, with their reasons. The release is there then: correct what is wrong and call it again.
+            TutorialError: A file can't be read, a value has a wrong name or type, the chart is not to be had, or the
+                pods are not ready in time, with their reasons. The release is there then: correct what is wrong and
+                call it again.
         """
+        helm_values.merged([{}, *map(helm_values.read, values)], set)  # what is wrong in them is said with its line
         words = ["upgrade", "--install", release, *chart.words, "-n", namespace, "--create-namespace", "-o", "json"]
         words += [word for path in values for word in ("-f", str(path))]
         words += [word for path, value in (set or {}).items() for word in ("--set-json", f"{path}={json.dumps(value)}")]

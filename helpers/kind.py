@@ -383,9 +383,8 @@ class Cluster(AbstractContextManager["Cluster"]):
         server = content["clusters"][0]["cluster"]
         port = self._open.enter_context(self.target.tunnel(int(server["server"].rpartition(":")[2])))
         server["server"] = f"https://127.0.0.1:{port}"
-        server["tls-server-name"] = (
-            "localhost"  # what the API's certificate always has; an address only if it is chosen
-        )
+        # The API's certificate always has this name, and 127.0.0.1 only where kind chose the address.
+        server["tls-server-name"] = "localhost"
         write_atomically(self.kubeconfig, yaml.safe_dump(content), 0o600)
         self._connected = True
         self._wait_for_api()

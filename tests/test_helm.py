@@ -61,6 +61,17 @@ def test_a_values_file_that_is_none_is_a_clear_error(tmp_path: Path, text: str, 
 
 
 @unit
+def test_values_that_are_wrong_are_said_before_helm_runs(tmp_path: Path) -> None:
+    helm = Helm(kind.Cluster(Target.open("local")))
+    path = tmp_path / "values.yaml"
+    path.write_text("a: 1\nb:\n\tc: 2\n")
+    with pytest.raises(TutorialError, match="line 3: it is indented by a tab"):
+        helm.upgrade("x", Chart("y", "z"), path)
+    with pytest.raises(TutorialError, match="not the path of a value"):
+        helm.upgrade("x", Chart("y", "z"), set={"a[x]": 1})
+
+
+@unit
 def test_a_manifest_with_words_that_only_go_reads_has_its_workloads() -> None:
     """CRDs of well-known charts list `=` among the operators of a selector; Python's own YAML stops there."""
     manifest = "kind: CRD\nmetadata: {name: a}\nenum:\n- =\n- '!='\n---\n---\nkind: Job\nmetadata: {name: b}\n"

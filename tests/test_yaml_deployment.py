@@ -165,6 +165,32 @@ def test_what_does_not_fit_is_named(spoil: Callable[[dict[str, Any]], None], sai
 
 
 @unit
+@pytest.mark.parametrize(
+    ("service", "wrong"),
+    [
+        ({"type": "ExternalName", "externalName": "db.example.org"}, []),
+        ({"clusterIP": "None", "ports": [{"port": 1}]}, []),
+        ({"selector": {"app": "web"}}, []),
+        ({"selector": {"app": "web"}, "ports": [{"port": 80}]}, []),
+        ({"selector": {"app": "web"}, "ports": [{"port": 8080, "targetPort": "http"}]}, []),
+        ({"selector": {"app": "web"}, "ports": [{"port": 80}, {"port": 81, "targetPort": 82}]}, ["port 82"]),
+        ({"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "https"}]}, ["port https"]),
+        ({"selector": {"app": "other"}, "ports": [{"port": 80}]}, ["no pod has that label"]),
+    ],
+)
+def test_services_of_all_forms_are_compared_with_their_pods(service: dict[str, Any], wrong: list[str]) -> None:
+    container = {"name": "web", "ports": [{"containerPort": 80, "name": "http"}], "args": [1], "env": [{"name": "A"}]}
+    template = {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "side"}, container]}}
+    objects = [
+        {"kind": "StatefulSet", "metadata": {"name": "web"}, "spec": {"template": template}},
+        {"kind": "Pod", "metadata": {"name": "bare"}, "spec": {"containers": [{"name": "x", "env": None}]}},
+        {"kind": "Service", "metadata": {"name": "web"}, "spec": service},
+    ]
+    found = deployed.mismatches(objects)
+    assert len(found) == len(wrong) and all(part in text for part, text in zip(wrong, found, strict=True))
+
+
+@unit
 def test_a_kustomization_that_names_a_missing_file_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "kustomization.yaml").write_text("resources: [gone.yaml]")
     with pytest.raises(TutorialError, match=r"gone\.yaml can't be read"):
