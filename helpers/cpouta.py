@@ -145,7 +145,7 @@ class Vm(Inventory):
         )
 
     def _have_key(self, note: Callable[..., None]) -> None:
-        public = Path(f"{ssh.make_key(self.place.key)}.pub").read_text(encoding="utf-8")
+        public = ssh.public_key(ssh.make_key(self.place.key))
 
         def step() -> bool:
             there = self.cloud.compute.find_keypair(self.name)

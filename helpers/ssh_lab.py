@@ -15,6 +15,7 @@ from helpers import display, processes, ssh, vm
 from helpers.errors import TutorialError
 from helpers.processes import PYTHON
 from helpers.shell import environment
+from helpers.ssh_keys import is_unlocked
 from helpers.target_local import run_here
 from helpers.target_ssh import SshTarget
 
@@ -29,7 +30,7 @@ def endpoint(target: str, hostname: str = "", user: str = "", identity_file: str
         target: The target's name.
         hostname: The VM's name or address.
         user: The user there.
-        identity_file: The private key.
+        identity_file: The private key, or the public half of one that an agent holds; empty: any key of the agent.
 
     Returns:
         Where to connect, and whose configuration to write.
@@ -43,8 +44,11 @@ def endpoint(target: str, hostname: str = "", user: str = "", identity_file: str
         return _served_here(target, Path.home(), getpass.getuser())
     if target == "local":
         return _served_here(target, ssh.sandbox_folder(target) / "ubuntu", "ubuntu")
-    key = ssh.check_key(Path(identity_file))
-    return ssh.Endpoint(Path.home(), ssh.check_host_name(hostname), 22, ssh.check_user(user), key, {}, False, target)
+    home = Path.home()
+    address, login = ssh.check_host_name(hostname), ssh.check_user(user)
+    agent = ssh.SshConfig(home).agent(ssh.ALIASES[0])
+    key = ssh.check_key(Path(identity_file), agent)
+    return ssh.Endpoint(home, address, 22, login, key, {}, False, target, agent=agent)
 
 
 def _laptop(target: str) -> Path:
@@ -183,7 +187,7 @@ def refusals() -> list[Mapping[str, object]]:
             ("the user 'ubuntu; ls'", lambda: ssh.check_user("ubuntu; ls")),
             ("a key that is not there", lambda: ssh.check_key(folder / "missing")),
             ("a key that others may read", lambda: ssh.check_key(too_open)),
-            ("a key with a passphrase", lambda: ssh.check_key(folder / "locked")),
+            ("a key with a passphrase", lambda: ssh.check_key(folder / "locked", "none")),
             ("the public key", lambda: ssh.check_key(_private_mode(folder / "id.pub"))),
         ]
         return [_refusal(given, attempt, f"{folder}/") for given, attempt in tries]
@@ -212,7 +216,10 @@ def past_the_configuration(place: ssh.Endpoint, *options: str) -> list[str]:
 
 
 def through_agent(place: ssh.Endpoint) -> bool:
-    """Log in with a key that only an agent holds; the agent is one of our own, and ends here.
+    """Log in with a key that only an agent holds.
+
+    The agent is one of our own, and ends here. A key with a passphrase can't be given to it; the reader's own agent,
+    which holds that key, is used then.
 
     Args:
         place: The machine.
@@ -220,6 +227,9 @@ def through_agent(place: ssh.Endpoint) -> bool:
     Returns:
         Whether it let us in.
     """
+    if not is_unlocked(place.identity_file):
+        named = ["-o", f"IdentityAgent={place.agent}"] if place.agent else []
+        return run_here([*past_the_configuration(place, *named), "true"], check=False, timeout=20).returncode == 0
     with tempfile.TemporaryDirectory() as folder:
         address = f"{folder}/agent"
         with subprocess.Popen(
@@ -289,7 +299,7 @@ def undo_restores(place: ssh.Endpoint) -> bool:
         original = place.config.original()
         copy.config.write_bytes(original)
         copy.config.chmod(0o600)
-        copy.install(place.blocks())
+        copy.install(place.blocks(), tell=False)
         copy.remove()
         return copy.config.read_bytes() == original
 

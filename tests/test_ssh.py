@@ -1,13 +1,15 @@
 """The SSH configuration: whatever the reader's file looks like, it gains one line and gets its bytes back."""
 
+import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from helpers import ssh
+from helpers import ssh, ssh_ask
 from helpers.errors import TutorialError
 
 pytestmark = [pytest.mark.unit]
@@ -200,3 +202,189 @@ def test_what_the_reader_adds_to_our_file_is_kept_byte_for_byte(tmp_path: Path) 
     config.install([ssh.HostBlock("cpouta", "203.0.113.8", "ubuntu")])
     config.drop(["cpouta", "GPU-cpouta"])
     assert mine in config.ours.read_bytes() and config.resolve("mine")["user"] == "me"
+
+
+def _state(folder: Path) -> dict[str, object]:
+    return {p.name: (p.read_bytes(), p.stat().st_mode) for p in folder.iterdir() if p.is_file()}
+
+
+def test_what_a_reader_s_own_host_of_that_name_adds_and_loses_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = b"ForwardAgent yes\nHost cpouta other\n\tHostName 192.0.2.99\n User cloud-user\n"
+    theirs += b" identityfile ~/.ssh/mine.pem\n ProxyJump jump\n Port 22\nHost *\n ControlPath ~/.ssh/%n\n"
+    config = _config(tmp_path, theirs)
+    config.install(BLOCKS)
+    said = capsys.readouterr().out.splitlines()
+    assert said[1:] == [
+        "  stays in force: ProxyJump jump; identityfile ~/.ssh/mine.pem",
+        "  no longer in force: HostName 192.0.2.99; User cloud-user",
+    ]
+    config.install([ssh.HostBlock("cpouta", "203.0.113.8", "ubuntu")])
+    assert "203.0.113.7" not in capsys.readouterr().out, "our own Host from before is not the reader's"
+
+
+@pytest.mark.parametrize("included", ["~/.ssh/tutorial.conf", "tutorial.conf", '"tutorial.conf"', "~/.ssh/tut*.conf"])
+def test_a_read_only_file_gains_its_line_by_hand(tmp_path: Path, included: str) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    real = store / "config"
+    real.write_bytes(b"Host a\n")
+    config = _config(tmp_path, None)
+    config.folder.mkdir(mode=0o700)
+    config.config.symlink_to(real)
+    real.chmod(0o444)
+    store.chmod(0o555)
+    try:
+        with pytest.raises(TutorialError, match="can't be changed") as error:
+            config.install(BLOCKS)
+        assert error.value.remedy.endswith(config.include)
+        assert [p.name for p in config.folder.iterdir()] == ["config"] and real.read_bytes() == b"Host a\n"
+        store.chmod(0o755)
+        real.chmod(0o644)
+        real.write_text(f"Include {included.replace('~', str(tmp_path))}\nHost a\n")
+        real.chmod(0o444)
+        store.chmod(0o555)
+        assert config.install(BLOCKS) is True and config.install(BLOCKS) is False and config.made()
+        if "*" in included or "/" in included:
+            assert config.resolve("cpouta")["hostname"] == "203.0.113.7"
+        config.remove()
+        assert [p.name for p in config.folder.iterdir()] == ["config"]
+    finally:
+        store.chmod(0o755)
+
+
+def test_a_read_only_folder_is_left_alone_until_the_blocks_are_there_by_hand(tmp_path: Path) -> None:
+    config = _config(tmp_path, b"Host a\n")
+    config.folder.chmod(0o500)
+    try:
+        with pytest.raises(TutorialError, match="make the folder writable") as error:
+            config.install(BLOCKS)
+        assert all(block.text() in error.value.remedy for block in BLOCKS) and config.include in error.value.remedy
+        assert [p.name for p in config.folder.iterdir()] == ["config"]
+        config.config.write_text("".join(block.text() for block in BLOCKS))
+        assert config.install(BLOCKS) is False
+    finally:
+        config.folder.chmod(0o700)
+
+
+@pytest.mark.parametrize("failure", [OSError(30, "Read-only file system"), OSError(1, "no"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    ("name", "before"),
+    [(n, b) for n in ("config", "tutorial.conf", "config.before-tutorial") for b in (None, b"Host a\n  User b")][:-2]
+    + [("config.before-tutorial", b"Host a")],
+)
+def test_a_write_that_fails_or_is_broken_off_leaves_every_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException, name: str, before: bytes | None
+) -> None:
+    config = _config(tmp_path, before)
+    replace = os.replace
+
+    def fails(source: str, destination: Path) -> None:
+        if Path(destination).name == name and not failed:
+            failed.append(name)
+            raise failure
+        replace(source, destination)
+
+    failed: list[str] = []
+    monkeypatch.setattr(os, "replace", fails)
+    with pytest.raises((TutorialError, KeyboardInterrupt)) as error:
+        config.install(BLOCKS)
+    assert failed and (isinstance(error.value, KeyboardInterrupt) or config.include in str(error.value))
+    assert config.folder.exists() == (before is not None)
+    if before is not None:
+        assert [p.name for p in config.folder.iterdir()] == ["config"] and config.config.read_bytes() == before
+
+
+@pytest.mark.parametrize("match", ['Match exec "sleep 25; false"', 'Match originalhost cpouta exec "sleep 25"'])
+def test_a_slow_command_in_the_configuration_is_an_error_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, match: str
+) -> None:
+    monkeypatch.setattr(ssh_ask, "_SECONDS", 0.5)
+    config = _config(tmp_path, f"{match}\n  ProxyJump bastion.example.com\n".encode())
+    before = _state(config.folder)
+    with pytest.raises(TutorialError, match="takes too long"):
+        config.install(BLOCKS)
+    assert _state(config.folder) == before
+
+
+def test_permissions_are_refused_only_where_ssh_refuses_them(tmp_path: Path) -> None:
+    config = _config(tmp_path, b"Host a\n")
+    config.config.chmod(0o664)
+    probe = tmp_path / "probe"
+    probe.write_text(f'Include "{config.config}"\n')
+    does_ssh = subprocess.run(["ssh", "-G", "-F", str(probe), "a"], capture_output=True).returncode == 0
+    if does_ssh:
+        assert config.install(BLOCKS) is True and stat.S_IMODE(config.config.stat().st_mode) == 0o664
+    else:
+        with pytest.raises(TutorialError, match="Others may write"):
+            config.install(BLOCKS)
+
+
+def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path) -> None:
+    for number, make in enumerate((Path.mkdir, os.mkfifo, lambda p: p.symlink_to("/dev/null"))):
+        config = _config(tmp_path / str(number), None)
+        config.folder.mkdir(parents=True, mode=0o700)
+        make(config.config)
+        with pytest.raises(TutorialError, match="is not a file"):
+            config.install(BLOCKS)
+    for number, to in enumerate(("gone", "config")):
+        config = _config(tmp_path / f"link{number}", None)
+        config.folder.mkdir(parents=True, mode=0o700)
+        config.config.symlink_to(to)
+        with pytest.raises(TutorialError, match="can't be read"):
+            config.install(BLOCKS)
+        assert config.config.is_symlink() and len(list(config.folder.iterdir())) == 1
+    for number, spoil in enumerate((lambda p: p.write_text(""), lambda p: p.symlink_to("gone"))):
+        home = tmp_path / f"home{number}"
+        home.mkdir()
+        spoil(home / ".ssh")
+        with pytest.raises(TutorialError, match="is not a folder"):
+            ssh.SshConfig(home).install(BLOCKS)
+
+
+@pytest.mark.parametrize("name", ["a home", 'quo"te', "brack[et]s", "star*", "back\\slash", "ä ö", "a'b", "100%"])
+def test_home_folders_of_any_name(tmp_path: Path, name: str) -> None:
+    home = tmp_path / name
+    home.mkdir()
+    config = _config(home, b"Host a\n")
+    block = ssh.HostBlock("cpouta", "fe80::1%eth0", "ubuntu", str(home / "key").replace("%", "%%"))
+    assert config.install([block]) is True and config.install([block]) is False
+    seen = config.resolve("cpouta")
+    assert seen["hostname"] == "fe80::1%eth0" and seen["identityfile"].replace("%%", "%") == str(home / "key")
+    config.remove()
+    assert [p.name for p in config.folder.iterdir()] == ["config"]
+
+
+def test_our_line_is_put_on_top_again_where_a_host_was_written_above_it(tmp_path: Path) -> None:
+    config = _config(tmp_path, b"")
+    config.install(BLOCKS)
+    line = config.config.read_bytes()
+    config.config.write_bytes(b"Host above\n  User me\n" + line)
+    assert config.install(BLOCKS) is True and config.resolve("cpouta")["hostname"] == "203.0.113.7"
+    config.remove()
+    assert config.config.read_bytes() == b"Host above\n  User me\n"
+
+
+@pytest.mark.parametrize("content", ["", "\n", "\n# only this", "\nHost x\n"])
+def test_our_own_file_may_have_been_spoilt(tmp_path: Path, content: str) -> None:
+    config = _config(tmp_path, b"Host a\n")
+    config.install(BLOCKS)
+    config.ours.write_text(config.ours.read_text().splitlines()[0] + content)
+    assert config.install(BLOCKS) is True
+    assert config.resolve("cpouta")["hostname"] == "203.0.113.7"
+    config.remove()
+    assert config.config.read_bytes() == b"Host a\n"
+
+
+def test_a_client_without_include_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ssh").write_text("#!/bin/sh\necho 'config: line 1: Bad configuration option: include' >&2; exit 255\n")
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(TutorialError, match="older than version 7.3"):
+        _config(tmp_path, b"Host a\n").install(BLOCKS)
+
+
+def test_keywords_of_other_systems_that_the_reader_has_ssh_ignore_are_no_obstacle(tmp_path: Path) -> None:
+    config = _config(tmp_path, b"IgnoreUnknown UseKeychain\nUseKeychain yes\nInclude ~/.ssh/no-such-file\n")
+    assert config.install(BLOCKS) is True
