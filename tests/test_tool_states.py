@@ -22,7 +22,15 @@ _NOT_DOCKER = {"Podman as docker"}
 _TELLS_NOTHING = {"engine that tells nothing", "rate limit"}
 _ELSEWHERE = {"engine elsewhere", "engine elsewhere, of an equal folder", "macOS"}
 _MACOS = {"macOS", "macOS without Docker"}
-_NO_GPU = {"GPU hangs", "GPU without driver", "no GPU", "no tools", "nothing that tells ports", *_MACOS}
+_NO_GPU = {
+    "GPU hangs",
+    "the only GPU is lost",
+    "GPU without driver",
+    "no GPU",
+    "no tools",
+    "nothing that tells ports",
+    *_MACOS,
+}
 _NO_ROOT = {"sudo wants a password", "no sudo"}
 _NO_SYSTEMCTL = {"no tools", "nothing that tells ports", *_MACOS}
 _NO_SYSTEMD = {"container without systemd", *_NO_SYSTEMCTL}

@@ -135,6 +135,12 @@ STATES: dict[str, State] = {
     "GPU without driver": _but(
         {"nvidia-smi": 'echo "NVIDIA-SMI has failed because it couldn\'t communicate with the NVIDIA driver."; exit 9'}
     ),
+    "one GPU is lost": _but(
+        {"nvidia-smi": f"echo 'Unable to determine the device handle for GPU0: 0000:07:00.0: lost'; {_GPU}; exit 15"}
+    ),
+    "the only GPU is lost": _but(
+        {"nvidia-smi": "echo 'Unable to determine the device handle for GPU0: 0000:07:00.0: Unknown Error'; exit 15"}
+    ),
     "no GPU": _but({"nvidia-smi": "echo 'No devices were found'; exit 6"}),
     "sudo wants a password": _but({"sudo": _PASSWORD, "docker": _REFUSED, "id": _user(1000, "ubuntu")}),
     "no sudo": _but({"id": _user(1000, "ubuntu")}, "sudo"),
