@@ -13,7 +13,7 @@ from urllib.parse import quote
 import requests
 
 from helpers import display, http
-from helpers.errors import TutorialError
+from helpers.errors import TutorialError, mask
 
 OVER = ("success", "failed")  # a run in one of these states changes no more
 _PAGE = 100
@@ -169,7 +169,10 @@ class Airflow:
             "params": {"map_index": map_index} if map_index >= 0 else None,
         }
         content = self._field("GET", path, "content", (list, str), **how)
-        return content.splitlines() if isinstance(content, str) else [text for line in content for text in _lines(line)]
+        lines = (
+            content.splitlines() if isinstance(content, str) else [text for line in content for text in _lines(line)]
+        )
+        return [mask(line) for line in lines]
 
     def cancel(self, dag_id: str, run_id: str) -> dict[str, Any]:
         """End a run: Airflow marks it `failed` and ends its tasks.

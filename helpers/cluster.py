@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from helpers import airgap, display, go_yaml, port_forward
-from helpers.errors import TutorialError
+from helpers.errors import TutorialError, mask
 from helpers.kind import REGISTRY_PORT, Cluster, rolled_out
 from helpers.pods import explain
 from helpers.processes import write_atomically
@@ -358,8 +358,8 @@ def _not_ready(cluster: Cluster, timeout: float) -> TutorialError:
 
 
 def logs(cluster: Cluster, deployment: str, lines: int = 20) -> str:
-    """Read the last lines that a Deployment's pod printed; -1 means all."""
-    return cluster.kubectl("logs", f"deployment/{deployment}", "-n", NAMESPACE, f"--tail={lines}")
+    """Read the last lines that a Deployment's pod printed, secrets masked; -1 means all."""
+    return mask(cluster.kubectl("logs", f"deployment/{deployment}", "-n", NAMESPACE, f"--tail={lines}"))
 
 
 def forward(cluster: Cluster, service: str, local_port: int = 0) -> int:

@@ -8,7 +8,7 @@ import requests
 
 from helpers import http
 from helpers.cluster import IMPORTS, image, in_pod, secret
-from helpers.errors import TutorialError
+from helpers.errors import TutorialError, mask
 from helpers.kind import Cluster
 from helpers.pods import explain
 
@@ -117,4 +117,4 @@ def flower(cluster: Cluster, port: int, path: str = "", *, login: bool = True) -
 def backend_log(cluster: Cluster, lines: int = 5) -> Sequence[str]:
     """Read the end of `logs/backend.log` in the backend's pod, as `kubectl exec … -- /bin/bash` would show it."""
     script = f"cd logs && tail -n {lines} backend.log"
-    return in_pod(cluster, "celery-server", ["/bin/bash", "-c", script]).splitlines()
+    return mask(in_pod(cluster, "celery-server", ["/bin/bash", "-c", script])).splitlines()

@@ -16,7 +16,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception
 from urllib3.exceptions import ProtocolError
 
 from helpers import display, http
-from helpers.errors import TutorialError
+from helpers.errors import TutorialError, mask
 
 ROUTES = {
     "setup": "POST:/setup/config/mode",
@@ -350,14 +350,14 @@ class Forwarder:
             return {"run-id": run_id, "state": "waiting", "error": error.why}
 
     def logs(self, target: str = "backend", lines: int = 100) -> list[str]:
-        """Give the last lines of a log.
+        """Give the last lines of a log, secrets masked.
 
         Args:
             target: `frontend` or `backend`.
             lines: At most so many.
         """
         output: list[str] = self._artifact("logs", target, {"lines": lines})["logs"]
-        return output
+        return [mask(line) for line in output]
 
     def metrics(self, target: str = "backend") -> list[dict[str, Any]]:
         """Give the metrics of `frontend` or `backend`: `{"name": …, "labels": …, "value": …}` each."""
