@@ -255,7 +255,7 @@ def engine_refusal(facts: Mapping[str, str | None], settings: Mapping[str, Any],
     if mine and mine != live:
         return (f"your docker command uses another engine than root's, with its data in {mine} (rootless Docker, or a "
                 "Docker context); only the engine of the systemd unit docker.service is moved")  # fmt: skip
-    if live and facts["active"] not in ("active", "reloading"):
+    if live and facts["active"] in (None, "inactive", "failed", "unknown"):  # not: activating
         return (f"the engine that answers, with its data in {live}, is not run by the systemd unit docker.service "
                 "(snap, Docker Desktop, podman, or started by hand), so it can't be stopped and moved")  # fmt: skip
     if settings.get("userns-remap") or re.search(r"/\d+\.\d+$", live) or "name=userns" in (facts["security"] or ""):

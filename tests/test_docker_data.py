@@ -231,6 +231,8 @@ ENGINE = {
         ({"live": "/mnt/x", "live_real": "/mnt/x"}, {}, "uses /mnt/x, and .* says /var/lib/docker; restart"),
         ({"mine": "/home/me/.local/share/docker"}, {}, "rootless"),
         ({"live": None, "live_real": None, "mine": "/home/me/.local/share/docker"}, {}, "rootless"),
+        ({"active": "activating"}, {}, "^$"),
+        ({"active": None}, {}, "started by hand"),
         ({"active": "inactive", "live": "/var/snap/docker/common/var-lib-docker"}, {}, "snap"),
         ({"live": "/var/lib/docker/100000.100000"}, {}, "user namespaces"),
         ({"live": None, "live_real": None}, {"userns-remap": "default"}, "user namespaces"),
