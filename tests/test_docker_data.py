@@ -11,6 +11,7 @@ import pytest
 from helpers import docker_data, docker_host, provision
 from helpers.docker_data import NotUnderstood, read_daemon_json
 from helpers.errors import TutorialError
+from helpers.settings import ROOT
 from helpers.target import Target
 
 SETTINGS = {"debug": True, "insecure-registries": ["192.0.2.5:5000"]}
@@ -460,3 +461,26 @@ def test_the_room_of_a_root_behind_a_link_is_that_of_its_data(
     first, second = docker_host.room(Target.open("host"), str(tmp_path / "volume" / "new"))
     assert first["docker"] >= 3 and second["docker"] == 0
     assert first["disk"] == f"{tmp_path}/docker (in use)" and first["free"] == pytest.approx(second["free"], abs=50)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b'{"labels": ["caf\xe9"]}', "not valid UTF-8"),
+        (b"[]", "no JSON object"),
+        (b'{"a": 1, "a": 2}', "more than once"),
+    ],
+)
+def test_the_lab_registers_its_runtime_in_no_file_that_it_does_not_understand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, why: str
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "airgap"))
+    import host
+
+    path = tmp_path / "daemon.json"
+    path.write_bytes(content)
+    with pytest.raises(SystemExit, match=why):
+        host._read_settings(path)
+    path.write_bytes(TEXT.encode("utf-16"))
+    assert host._read_settings(path) == SETTINGS and host._read_settings(tmp_path / "none") == {}
