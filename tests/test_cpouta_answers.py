@@ -1,6 +1,7 @@
 """Chapter 02: broken clouds.yaml files, and clouds that answer less, or otherwise, than CPouta: a real HTTP server."""
 
 import json
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -395,6 +396,31 @@ def test_a_floating_ip_at_any_port_of_the_server_is_found_and_only_ours_goes(
     assert vm.look().ip is None
 
 
+@component
+def test_a_free_floating_ip_of_ours_is_given_to_the_address_that_leads_outside(
+    answers: Answers, connect: Callable[..., Any], tmp_path: Path
+) -> None:
+    from openstack.compute.v2.server import Server
+    from openstack.network.v2.network import Network
+
+    fixed = [{"ip_address": "2001:db8::2", "subnet_id": "s6"}, {"ip_address": "10.1.0.2", "subnet_id": "s4"}]
+    answers.pages["/network/v2.0/ports"] = {"ports": [
+        {"id": "p0", "device_id": "s1", "network_id": "n9", "fixed_ips": [{"ip_address": "10.9.0.2"}]},
+        {"id": "p1", "device_id": "s1", "network_id": "n1", "fixed_ips": fixed}]}  # fmt: skip
+    free = ip("f3", None, MARK)
+    answers.pages["/network/v2.0/floatingips"] = {"floatingips": [free]}
+    answers.pages["/network/v2.0/floatingips/f3"] = {"floatingip": free}
+    answers.made["/network/v2.0/floatingips/f3"] = lambda body: {"floatingip": {**free, **body["floatingip"]}}
+    place = cpouta.Place(tmp_path, "cpouta", tmp_path)
+    vm = Vm(Cloud(connect(), "openstack", tmp_path), Wanted("standard.tiny"), place)
+    steps = list[tuple[object, ...]]()
+    vm._have_ip(lambda *words: steps.append(words), Server(id="s1"), Network(id="n1"), Network(id="out"))
+    assert answers.requests == [
+        ("PUT", "/network/v2.0/floatingips/f3", {"floatingip": {"port_id": "p1", "fixed_ip_address": "10.1.0.2"}})
+    ]
+    assert steps[0] == ("floating IP", "ACTIVE", True)
+
+
 @unit
 def test_a_floating_ip_goes_to_the_ipv4_address_in_the_network_that_leads_outside() -> None:
     from openstack.network.v2.network import Network
@@ -492,8 +518,6 @@ def test_a_registered_key_is_compared_by_itself_or_by_its_fingerprint(tmp_path: 
     other = Path(f"{ssh.make_key(tmp_path / 'other')}.pub").read_text()
     assert cpouta._same_key(Keypair(public_key=f"{' '.join(public.split()[:2])} me@laptop"), public)
     assert not cpouta._same_key(Keypair(public_key=other), public)
-    import subprocess
-
     printed = subprocess.run(
         ["ssh-keygen", "-l", "-E", "md5", "-f", f"{tmp_path / 'id'}.pub"], capture_output=True, text=True, check=True
     ).stdout
