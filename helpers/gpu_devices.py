@@ -30,7 +30,7 @@ QUESTIONS = {
     "driver": "cat /proc/driver/nvidia/version",
     "smi": f"{PROGRAMS} {_SMI.format('compute_cap,')} || {PROGRAMS} {_SMI.format('')}; true",
     "lspci": "lspci",
-    "kernel": _KERNEL,
+    "kernel's list": _KERNEL,
 }
 _CONTROLLER = re.compile(r"\b(VGA compatible|3D|Display) controller\b.*nvidia", re.IGNORECASE)
 _NONE = r"\[[^\]]*\]|N/A|ERR!|Unknown(?: Error)?"  # in place of a value
@@ -53,7 +53,7 @@ def named(answers: Mapping[str, str | None]) -> list[str]:
     said = answers["smi"] or ""
     by_driver = [_line(row) for row in _rows(said)]
     bus = _one_a_slot([line for line in (answers["lspci"] or "").splitlines() if _CONTROLLER.search(line)])
-    bus = bus or _one_a_slot((answers["kernel"] or "").splitlines())
+    bus = bus or _one_a_slot((answers["kernel's list"] or "").splitlines())
     if by_driver and not _LOST.search(said) and (all(map(capability, by_driver)) or not bus):
         return by_driver
     return max(bus, by_driver, key=lambda lines: sum(bool(capability(line)) for line in lines))

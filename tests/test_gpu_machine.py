@@ -213,6 +213,13 @@ def test_half_working_tools_give_a_value_or_unknown(program: Program, tools: Map
     assert time.monotonic() - began < 20
 
 
+def test_what_a_machine_is_stands_beside_its_gpus(program: Program) -> None:
+    program("nvidia-smi", smi("echo 'NVIDIA A30, 8.0, 535.1'"))
+    rows = looked()
+    assert rows["kernel"] == os.uname().release and "GiB" in str(rows["disk free"])
+    assert not set(gpu_devices.QUESTIONS) & {"system", "disk", "Docker", "containers", "kernel"}
+
+
 def test_docker_is_asked_with_sudo_where_the_user_may_not(program: Program) -> None:
     program("sudo", 'shift; AS_ROOT=yes exec "$@"')
     program("docker", '[ -n "$AS_ROOT" ] || exit 1; case "$1" in version) echo 28.1.1;; ps) echo a1; echo b2;; esac')
