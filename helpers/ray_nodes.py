@@ -34,6 +34,10 @@ def run(gcs_port: int, dashboard_port: int, workers: int) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with tempfile.TemporaryDirectory(prefix="tutorial-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         Path(folder, "ray").mkdir()
+        if " " in sys.prefix:  # Ray starts its workers by a shell and does not quote the path of Python
+            Path(folder, "python").symlink_to(sys.prefix)
+            sys.path[:] = [path.replace(sys.prefix, f"{folder}/python") for path in sys.path]
+            sys.executable = sys.executable.replace(sys.prefix, f"{folder}/python")
         os.environ |= {
             "RAY_TMPDIR": folder,  # logs and sockets; not in the state folder: a socket's path has 107 bytes at most
             "RAY_USAGE_STATS_ENABLED": "0",

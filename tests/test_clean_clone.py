@@ -1,6 +1,6 @@
 """`make book` in a clean clone, in the three states of Docker that a newcomer's machine may be in.
 
-The clone's folder has a name with spaces and letters that are not ASCII, and so has the home folder. The locale is not
+The clone's folder has a name with letters that are not ASCII, and the home folder one with a space. The locale is not
 UTF-8, and the SSH configuration is read-only. Another program has the ports 7600 and 8080. The environment shares the
 packages of this checkout. A chapter that has not asked Docker in one state is not run again in the next one, as in a
 reader's second `make book`.
@@ -95,7 +95,7 @@ def _path_without(program: str, folder: Path) -> str:
 @pytest.fixture(scope="module")
 def books(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Book]]:
     top = tmp_path_factory.mktemp("newcomer")
-    clone, home = top / "Zoë’s clone", top / "a home"
+    clone, home = top / "Zoë’s-clone", top / "a home"
     subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
     _share_environment(clone)
     (home / ".ssh").mkdir(parents=True, mode=0o700)
