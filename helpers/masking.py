@@ -16,11 +16,13 @@ _STARS = "***"
 # What may stand after `token:` and the like without being one.
 _WORDS = (
     "again also always an and another any are as ask at authentication basic be bearer between bool both but by "
-    "bytes can cannot check configured could created default deleted denied digest disabled do does during either "
+    "break bytes can cannot check configured continue could created default deleted denied digest disabled do "
+    "does during either "
     "empty enabled enter error even every exists expected expired failed false file for found from give given has "
     "have here if in incorrect int invalid is it its just log made make mandatory may missing more most much must "
-    "needed neither never new next nil no nobody none not nothing now null object of off old on one only optional "
-    "or other our own please provided read redacted refused rejected required same secretstr see set should since "
+    "needed neither never new next nil no nobody none not nothing now null object obtained of off old on one only "
+    "optional or other our own please provided raise read received redacted refreshed refused regcred rejected renewed "
+    "required return revoked rotated same saved secretstr see set should since stored updated using via "
     "so some str string such than that the their them then there these they this those through to too true try "
     "type unchanged undefined under unknown unset until up use used valid very wait was we were what when where "
     "which while who whoever whose why will with without would wrong yes you your "
@@ -29,7 +31,9 @@ _PLAIN = frozenset(_WORDS.split())
 _REFERENCE = re.compile(
     r"\$\{?[A-Z_][A-Z0-9_]*\}?$|\$[a-z_]+$|\$[({]|\{|<|\[|\(|%[({s]|"
     r"[|>][+-]?\d*$|\d+ bytes$|[A-Za-z_][\w.]*\(|\*\*\*|…|\.\.\.|\?\w*$|#\s|#$|"
-    r"[a-z0-9-]+-secrets?$|"
+    r"[a-z0-9-]+-secrets?$|[a-z][a-z-]*-(?:password|token|key)$|"  # a Secret, and the names of keys in one
+    r"(?:args|cfg|cls|conf|config|data|each|local|module|os|random_password|self|settings|var)\.[a-z_]+(?:[.\[]|$)|"
+    r"[A-Za-z_][\w.]*\[(?:[\"'0-9]|$)|"
     r"(?:~|\.{1,2})/|/(?:data|etc|home|media|mnt|opt|path|private|root|run|secrets|srv|tmp|usr|Users|var)/"
 )
 _QUOTE = r"(?:\\*[\"']|&(?:quot|\#34|\#39|\#x27|apos);)"
@@ -44,14 +48,17 @@ _KEY_OF = (
     "signing|storage|subscription|webhook"
 )
 _NAME = (
-    r"(?:pass(?:word|wd|phrase|code)|(?<=_)pass|(?<=[_;])pwd|(?<!unexpected )token|"
-    r"(?<!existing)(?<!existing[_-])(?<!pull)(?<!pull[_-])(?<!tls)(?<!tls[_-])secret|"
+    r"(?:pass(?:word|wd|phrase|code)|(?<=[_.])pass|(?<=[_;])pwd|(?<!unexpected )token|"
+    r"(?<!existing)(?<!existing[_-])(?<!pull)(?<!pull[ _-])(?<!tls)(?<!tls[_-])secret|"
     rf"(?:{_KEY_OF})[-_. ]?key(?:[-_]base|[-_]data)?|client-key-data)(?:[-_]?\d+)?"
 )
 _TYPE = r"[ \t]*:[ \t]*(?:str|bytes|SecretStr|Optional\[str\]|str \| None)[ \t]*="
-_EQUALS = rf"(?:{_TYPE}|[ \t]*(?:=>|:=|==?|:))[ \t]*(?!\d+ bytes)(?:[bfru]{{1,2}}(?=[\"']))?"
+_NO_VALUE = r"(?!\d+ bytes|password [a-z])"  # passwd says: "passwd: password updated successfully"
+_EQUALS = rf"(?:{_TYPE}|[ \t]*(?:=>|:=|==?|:))[ \t]*{_NO_VALUE}(?:[bfru]{{1,2}}(?=[\"']))?"
 _LISTED = r"[\"'][ \t]*,[ \t]*(?=[\"'])"  # in a list of arguments
-_OF_DATA = "CACHE FOREIGN GROUP HOST PARTITION PRIMARY PUB PUBLIC ROUTING SORT"  # keys that are no secrets
+_OF_DATA = (
+    "CACHE FOREIGN GROUP HOST IDEMPOTENCY OBJECT PARTITION PRIMARY PUB PUBLIC ROUTING SORT"  # keys that are no secrets
+)
 _NO_SECRET_KEY = "".join(f"(?<!{word})" for word in _OF_DATA.split())
 _OPTION = (
     r"(?<![\w-])--?(?:[a-z0-9]+-)*(?:pass(?:word|wd|phrase)?|token|secret|client-secret|certificate-key|"
@@ -121,6 +128,11 @@ def _secret_object(text: str) -> str:
     return "\n".join(lines)
 
 
+def _passwords_of_list(match: re.Match[str]) -> str:
+    """Replace the passwords of cloud-init's list of `name:password`."""
+    return re.sub(r"^([ \t]+(?:- )?[\w.-]+:)(?!RANDOM|R$)[^\s|>]\S*", rf"\1{_STARS}", match[0], flags=re.MULTILINE)
+
+
 def _secret_json(match: re.Match[str]) -> str:
     return re.sub(r"(\\*\"[\w.-]+\\*\"[ \t]*:\s*\\*\")[^\"\\]+", rf"\1{_STARS}", match[0])
 
@@ -144,7 +156,8 @@ _FORMS = (
     r"xapp-[\w-]{20,}|A(?:KI|SI)A[A-Z0-9]{16}|eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?|sk-(?=[\w-]*\d)[\w-]{20,}|"
     r"hf_(?=[a-z]*[A-Z0-9])[A-Za-z0-9]{16,}|npm_[A-Za-z0-9]{30,}|pypi-[\w-]{40,}|dckr_[a-z]+_[\w-]{20,}|AIza[\w-]{30,}|"
     r"ya29\.[\w-]{16,}|SG\.[\w-]{16,}\.[\w-]{16,}|[rs]k_(?:live|test)_\w{10,}|do[opr]_v1_[a-f0-9]{40,}|"
-    r"hv[bs]\.[\w-]{20,}|gAAAAAB[\w-]{60,}={0,2}|AGE-SECRET-KEY-1[A-Z0-9]{20,}"
+    r"hv[bs]\.[\w-]{20,}|gAAAAAB[\w-]{60,}={0,2}|AGE-SECRET-KEY-1[A-Z0-9]{20,}|"
+    r"(?:bot)?\d{8,10}:AA[\w-]{30,}"
 )
 _RULES = (
     _rule(rf"-----BEGIN {_PEM}.*?(?:-----END {_PEM}|\Z)", flags=re.DOTALL),
@@ -158,6 +171,7 @@ _RULES = (
         f"{_STARS}:{_STARS}",
     ),
     _rule(r"(?<=://)(?=[^@\s/]*\d)[\w-]{20,}(?=@)"),
+    _rule(r"(?<=://hooks\.slack\.com/)(?:services|workflows|triggers)/[\w/-]{20,}"),
     _rule(
         r"([?&](?:[\w-]*(?:token|signature|credential|secret|password|passwd)|sig|jwt|api_?key|temp_url_sig)=)"
         r"(?P<value>[^&\s#\"'<>\\]+)",
@@ -177,10 +191,12 @@ _RULES = (
     _rule(r"\bbearer[ \t]+(?P<value>(?=[\w.~+/=-]*\d)[\w.~+/=-]{8,})", _hidden, _IGNORE),
     _rule(r"\bbasic[ \t]+(?P<value>[A-Za-z0-9+/]{6,}={0,2})(?![\w-])", _if_credentials, _IGNORE),
     _rule(r"\\*\"auth\\*\"[ \t]*:[ \t]*\\*\"(?P<value>[A-Za-z0-9+/]{6,}={0,2})", _if_credentials),
+    _rule(r"(?:^|:)_auth[ \t]*=[ \t]*\"?(?P<value>[A-Za-z0-9+/]{6,}={0,2})", _if_credentials, _LINES),
+    _rule(rf"dockerconfigjson{_HEAD}{_EQUALS}{_VALUE}", _hidden, _IGNORE),
     # Names and values: lines of environments and of YAML to their end, others to the value's end.
     _rule(
         rf"^[ \t]*(?:-[ \t]+)?(?:export[ \t]+)?[\w.-]{{0,80}}{_NAME}[ \t]*[:=][ \t]*"
-        r"(?P<value>[^\s\"'&\\<>{](?:(?!</).)*)",
+        rf"{_NO_VALUE}(?P<value>[^\s\"'&\\<>{{](?:(?!</).)*)",
         _hidden,
         _LINES,
     ),
@@ -192,7 +208,7 @@ _RULES = (
     ),
     _rule(rf"{_NAME}{_HEAD}{_EQUALS}{_VALUE}", _hidden, _IGNORE),
     _rule(rf"{_NO_SECRET_KEY}_KEY{_HEAD}{_EQUALS}{_VALUE}", _hidden),
-    _rule(rf"(?<!public)(?<!pub)(?<!host)[_-]key{_HEAD}{_EQUALS}{_VALUE}", _if_random, _IGNORE),
+    _rule(rf"{_NO_SECRET_KEY}[_-]key{_HEAD}{_EQUALS}{_VALUE}", _if_random, _IGNORE),
     _rule(rf"(?:basic[-_]?auth|rediscli_auth){_HEAD}{_EQUALS}\[?{_VALUE}", _hidden, _IGNORE),
     _rule(rf"\b(?:requirepass|masterauth)[ \t,\"']+{_VALUE}", _hidden, _IGNORE),
     _rule(r"(?:password|passphrase|token) (?:is|was):?[ \t]+(?P<value>(?=\S*\d)(?=\S*[a-z])\S{6,})", _hidden, _IGNORE),
@@ -203,12 +219,33 @@ _RULES = (
     ),
     _rule(rf"<(\w*{_NAME})>(?P<value>[^<>\n]+)</", _hidden, _IGNORE),
     _rule(r"(?:identified by|password)[ \t]+(?P<value>'[^'\n]+')", _hidden, _IGNORE),
+    _rule(r"\bset password for [^\s=]{1,100}[ \t]*=[ \t]*(?:password\()?(?P<value>'[^'\n]+')", _hidden, _IGNORE),
+    # Tables of two columns, pairs, and what has the user's name between.
+    _rule(
+        rf"^\|[ \t]*(?:[\w.-]{{0,80}}{_NAME}|adminPass)[ \t]*\|[ \t]*(?P<value>[^\s|]+)(?=[ \t]*\|[ \t]*$)",
+        _hidden,
+        _LINES,
+    ),
+    _rule(rf"\(b?[\"'][\w.-]{{0,80}}{_NAME}[\"'],[ \t]*b?(?P<value>\"[^\"\n]+\"|'[^'\n]+')\)", _hidden, _IGNORE),
+    _rule(
+        r"(?:\bauth=|BasicAuth)\((?:\"[^\"\n]{0,100}\"|'[^'\n]{0,100}'),[ \t]*(?P<value>\"[^\"\n]+\"|'[^'\n]+')",
+        _hidden,
+    ),
+    _rule(r"\bpassword for (?:user )?[\"']?[\w.@-]{1,100}[\"']?:[ \t]+(?P<value>[^\s\"',;]+)", _hidden, _IGNORE),
+    _rule(rf"\bENV[ \t]+\w{{0,80}}{_NAME}[ \t]+(?!-){_VALUE}", _hidden, _IGNORE),
+    _rule(r"^[ \t]+pass:[ \t]+(?P<value>[^\s\d\"',;{}\[\]]\S*|\"[^\"\n]+\"|'[^'\n]+')[ \t]*$", _hidden, re.MULTILINE),
+    _rule(r"(?<=> )AUTH[ \t]+(?:[\w-]{1,100}[ \t]+)?(?P<value>\S+)[ \t]*$", _hidden, re.MULTILINE),
     _rule(r"\blogin[ \t]+\S{1,100}\s+password[ \t]+(?P<value>\S+)", _hidden, _IGNORE),
     # Options of commands.
     _rule(rf"{_OPTION}(?:[ \t]+|={{1}}|{_LISTED})(?!-){_VALUE}", _hidden, _IGNORE),
     _rule(rf"\bsshpass{_HEAD}[ \t,\"']+-p[ \t,]*{_VALUE}", _hidden),
     _rule(rf"\b(?:{_REGISTRY})[ \t]+login\b[^\n]{{0,300}}?[ \t]-p[ \t]+{_VALUE}", _hidden),
     _rule(rf"\bmysql(?:admin|dump)?[ \t](?:[^\n]{{0,300}}?[ \t])?-p(?![ \t]){_VALUE}", _hidden),
+    _rule(rf"\bssh-keygen[ \t](?:[^\n]{{0,300}}?[ \t])?-[NP][ \t]+{_VALUE}", _hidden),
+    _rule(rf"[ \t]-pass(?:in|out)?[ \t]+pass:{_VALUE}", _hidden),
+    _rule(
+        rf"\becho[ \t]+(?:-n[ \t]+)?{_VALUE}(?=[ \t]*\|[^\n|]{{0,300}}(?:--password-stdin|sudo -S|chpasswd))", _hidden
+    ),
     _rule(rf"\bredis-cli[ \t](?:[^\n]{{0,300}}?[ \t])?-a[ \t]+{_VALUE}", _hidden),
     _rule(
         r"\b(?:curl|wget|http)[ \t](?:[^\n]{0,300}?[ \t])?(?:-u|--user|--proxy-user)[ =]*[\"']?[^\s:\"']+:"
@@ -221,6 +258,9 @@ _IS_SECRET = re.compile(r"^[ \t-]*kind:[ \t]*[\"']?Secret[\"']?[ \t]*$", re.MULT
 _SECRET_JSON = re.compile(r"\\*\"(?:data|stringData)\\*\"[ \t]*:\s*\{[^{}]*\}")
 _IS_SECRET_JSON = re.compile(r"\\*\"kind\\*\"[ \t]*:[ \t]*\\*\"Secret\\*\"")
 _CUT_KEY = re.compile(r"(?:^[\w+/=]{16,}\r?\n){1,200}(?=-----END [A-Z0-9 ]*PRIVATE KEY)", re.MULTILINE)
+_CHPASSWD = re.compile(
+    r"(?<=chpasswd:\n)(?:[ \t]+\w.*\n){0,2}?[ \t]+list:[ \t]*(?:[|>].*)?\n(?:[ \t]+(?:- )?[\w.-]+:.*\n?)+"
+)
 _VARIABLE = re.compile(rf"{_NAME}$", re.IGNORECASE)
 _VARIABLE_KEY = re.compile(rf"{_NO_SECRET_KEY}_KEY$")
 
@@ -250,6 +290,8 @@ def mask(text: str) -> str:
         text = "".join(_secret_object(part) if _IS_SECRET.search(part) else part for part in _DOCUMENT.split(text))
     if _IS_SECRET_JSON.search(text):
         text = _SECRET_JSON.sub(_secret_json, text)
+    if "chpasswd:" in text:
+        text = _CHPASSWD.sub(_passwords_of_list, text)
     for pattern, by in _RULES:
         text = pattern.sub(by, text)
     return text
