@@ -103,7 +103,8 @@ def reason(error: Exception, content: bytes) -> str:
 
 
 def _indent(content: bytes, number: int) -> bytes:
-    text = (content.splitlines() or [b""])[min(number, content.count(b"\n"))]
+    lines = content.splitlines()  # YAML counts more characters as ends of lines
+    text = lines[number] if number < len(lines) else content
     return text[: len(text) - len(text.lstrip())]
 
 

@@ -7,7 +7,7 @@ fields), apis/config/v1alpha4/default.go (what is taken where nothing is written
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -227,9 +227,11 @@ def _subnets(text: str, family: str) -> str:
     for part in text.split(","):
         try:
             address, _, length = part.partition("/")
-            if not re.fullmatch(r"[0-9]+", length):
+            if not re.fullmatch(r"[0-9]+", length) or "%" in address:
                 raise ValueError
-            versions.append(ip_network((address, int(length)), strict=False).version)
+            network = ip_network((address, int(length)), strict=False)
+            mapped = isinstance(network, IPv6Network) and network.network_address.ipv4_mapped  # to Go, that is IPv4
+            versions.append(4 if mapped and network.prefixlen >= 96 else network.version)
         except ValueError:
             return f"{part!r} is not a network such as 10.244.0.0/16"
     if family == "dual":

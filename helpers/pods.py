@@ -33,11 +33,14 @@ _REMEDIES = {
     "OOMKilled": f"raise the memory limit of {{container}}; its log: {_AGAIN}",
     "RunContainerError": f"correct the command of {{container}}: {_DESCRIBE}",
     "StartError": f"correct the command of {{container}}: {_DESCRIBE}",
+    "PostStartHookError": f"correct the postStart hook of {{container}}: {_DESCRIBE}",
     "ContainerCannotRun": f"correct the command of {{container}}: {_DESCRIBE}",
     "CreateContainerConfigError": f"make the Secret or ConfigMap that {{container}} names: {_DESCRIBE}",
     "CreateContainerError": f"correct the command, mounts or name of {{container}}: {_DESCRIBE}",
     "ImagePullBackOff": _IMAGE,
     "ErrImagePull": _IMAGE,
+    "ImageInspectError": _IMAGE,
+    "RegistryUnavailable": _IMAGE,
     "InvalidImageName": f"correct the image's name of {{container}}: {_DESCRIBE}",
     "ErrImageNeverPull": f"put the image of {{container}} on the node, or change its imagePullPolicy: {_DESCRIBE}",
     "Evicted": _PLACE,
@@ -81,6 +84,7 @@ def explain(pod: _Part, events: Sequence[_Part] = ()) -> Explanation:
         pod: The pod, as `kubectl get pod -o json` gives it.
         events: Events, also of other objects, oldest first; they tell what a pod that still starts waits for.
     """
+    pod, events = _without_nulls(pod), _without_nulls(list(events))
     metadata = pod.get("metadata", {})
     state, why, container = _found(pod)
     name = str(metadata.get("name", ""))
@@ -95,9 +99,18 @@ def explain(pod: _Part, events: Sequence[_Part] = ()) -> Explanation:
     return Explanation(state, why, container, remedy)
 
 
+def _without_nulls(part: Any) -> Any:
+    """Leave out what is null: to the API it is the same as what is not there."""
+    if isinstance(part, Mapping):
+        return {name: _without_nulls(value) for name, value in part.items() if value is not None}
+    return [_without_nulls(value) for value in part if value is not None] if isinstance(part, list) else part
+
+
 def _remedy(state: str, why: str) -> str:
     if "OOMKilled" in why:
         return _REMEDIES["OOMKilled"]
+    if state.startswith("OutOf"):  # OutOfcpu, OutOfmemory, OutOfpods, …
+        return _PLACE
     return _REMEDIES.get(state.removeprefix("Init:"), f"the pod's events: {_DESCRIBE}")
 
 
@@ -127,7 +140,8 @@ def _found(pod: _Part) -> tuple[str, str, str]:
     if _condition(status, "Ready").get("status") == "True":
         return "ready", "", ""
     if phase == "Running":
-        return "running", _condition_message(status, "ContainersReady"), _first(_unready(pod))
+        why = _condition_message(status, "ContainersReady") or _condition_message(status, "Ready")
+        return "running", why, _first(_unready(pod))
     return phase.lower() or "unknown", message, _first(_blamed(pod))
 
 
