@@ -6,6 +6,7 @@ READY  := $(VENV)/.ready
 T      ?= local
 
 export PYTHONUTF8 := 1# in any locale
+unexport PYTHONHOME PYTHONPATH PYTHONINSPECT PYTHONSTARTUP PYTHONWARNINGS PYTHONOPTIMIZE# they are for other programs
 .DEFAULT_GOAL := help
 .PHONY: help book serve live test lint unit component notebooks e2e bench refresh doctor clean lock hooks
 

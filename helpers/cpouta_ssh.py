@@ -137,8 +137,15 @@ def pin_host_key(known_hosts: Path, server: str, address: str, console: str, por
         TutorialError: sshd does not answer, or shows another key than the console did: do not connect.
     """
     mark = f"# server {server}"
-    if known_hosts.exists() and known_hosts.read_text(encoding="utf-8").startswith(mark):
+    before = known_hosts.read_bytes() if known_hosts.exists() else b""
+    if before.startswith(f"{mark}\n".encode()):
         return "pinned before"
+    if before.strip() and not before.startswith(b"# server "):
+        raise TutorialError(
+            f"{known_hosts} is a file of your own",
+            "the tutorial keeps the VM's host key in a file of that name, and yours has other lines",
+            f"give your file another name: mv {known_hosts} {known_hosts}.mine",
+        )
     line = _scan(address, port)
     argv = ["ssh-keygen", "-l", "-f", "-"]
     shown = _FINGERPRINT.findall(run_here(argv, input=line).stdout)

@@ -224,7 +224,7 @@ def configured_root(settings: Mapping[str, Any]) -> str:
         NotUnderstood: It is not an absolute path.
     """
     root = settings.get("data-root", settings.get("graph", DEFAULT_ROOT))
-    if not isinstance(root, str) or not root.startswith("/"):
+    if not isinstance(root, str) or not root.startswith("/") or not root.isprintable():
         raise NotUnderstood(f"has the data-root {root!r}, which is not an absolute path")
     return root
 

@@ -3,6 +3,10 @@
 # Usage, in the project's folder: set_up.sh check   (before make looks at .venv/.ready)
 #                                 set_up.sh make [INTERPRETER]
 unset PYTHONHOME PYTHONPATH VIRTUAL_ENV UV_SYSTEM_PYTHON UV_PYTHON UV_TARGET UV_PREFIX PIP_TARGET PIP_PREFIX
+# The lock says which packages: no version and no place of the reader's own projects counts here.
+unset PYTHONINSPECT PYTHONSTARTUP PYTHONWARNINGS PYTHONOPTIMIZE PIP_PYTHON PIP_ROOT PIP_CONSTRAINT PIP_REQUIRE_HASHES \
+  PIP_NO_BINARY PIP_DRY_RUN PIP_REQUIRE_VIRTUALENV UV_CONSTRAINT UV_BUILD_CONSTRAINT UV_OVERRIDE UV_EXCLUDE UV_NO_BUILD \
+  UV_NO_BINARY UV_REQUIRE_HASHES UV_EXCLUDE_NEWER UV_PROJECT UV_WORKING_DIR UV_WORKING_DIRECTORY UV_FORK_STRATEGY UV_DRY_RUN
 export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUTF8=1
 here=$(pwd -P)
 making=.venv-making # holds the process id of a set-up; it stays where that did not finish

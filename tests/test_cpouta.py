@@ -209,6 +209,16 @@ def test_the_host_key_is_compared_with_the_console_and_pinned_once(sshd: tuple[i
     assert public in known.read_text() and known.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.unit
+@pytest.mark.parametrize("mine", [b"# caf\xe9\nhost ssh-ed25519 AAAA\n", b"host ssh-ed25519 AAAA\n"])
+def test_known_hosts_of_the_reader_are_not_overwritten_by_a_pin(tmp_path: Path, mine: bytes) -> None:
+    known = tmp_path / "known_hosts"
+    known.write_bytes(mine)
+    with pytest.raises(TutorialError, match="a file of your own"):
+        cpouta_ssh.pin_host_key(known, "server-1", "127.0.0.1", "", 9)
+    assert known.read_bytes() == mine
+
+
 # The VM in a real OpenStack
 
 

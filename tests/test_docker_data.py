@@ -407,6 +407,20 @@ def test_a_link_is_not_followed_and_what_the_root_in_use_links_to_stays(
 
 
 @pytest.mark.unit
+def test_what_a_volume_links_to_and_what_a_container_writes_to_stays(
+    roots: tuple[Path, Path], programs: Callable[[str, str], None]
+) -> None:
+    old, live = roots
+    (live / "volumes/w").symlink_to(old / "volumes/v")
+    answers = f"ps*) echo id ;; inspect*) echo {old}/containers/c ;; *) echo {live} ;;"
+    (old / "containers/c").mkdir()
+    programs("docker", f'case "$*" in {answers} esac')
+    docker_host.delete_old_data(Target.open("host"))
+    assert (old / "volumes/v/_data/file").exists() and (old / "containers/c").is_dir()
+    assert not (old / "overlay2").exists()
+
+
+@pytest.mark.unit
 def test_an_old_root_that_is_reached_by_a_link_is_the_folder_behind_it(
     tmp_path: Path, roots: tuple[Path, Path]
 ) -> None:

@@ -285,9 +285,13 @@ def test_what_the_reader_has_set_does_not_lead_the_set_up_elsewhere(project: Pro
     project.python(project.bin / "python3", "3.12.3")
     project.program(project.fakes / "uv", UV + 'env | grep -E "^(UV_|PIP_|VIRTUAL_ENV|PYTHON)" >>"$DIARY"\n')
 
-    done = project.make(UV_SYSTEM_PYTHON="1", UV_PYTHON="3.13", PIP_USER="1", PYTHONPATH="/x", VIRTUAL_ENV="/y")
+    hostile = dict.fromkeys(("UV_CONSTRAINT", "UV_REQUIRE_HASHES", "PIP_REQUIRE_HASHES", "PYTHONHOME"), "1")
+    done = project.make(
+        UV_SYSTEM_PYTHON="1", UV_PYTHON="3.13", PIP_USER="1", PYTHONPATH="/x", VIRTUAL_ENV="/y", **hostile
+    )
 
     assert done.returncode == 0, done.stderr
     calls = project.calls()
     assert f"VIRTUAL_ENV={project.root.resolve()}/.venv" in calls and "PIP_USER=0" in calls
+    assert not any(name in calls for name in hostile)
     assert "UV_SYSTEM_PYTHON" not in calls and "UV_PYTHON=" not in calls and "PYTHONPATH" not in calls

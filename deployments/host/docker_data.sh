@@ -70,7 +70,13 @@ old() {
   old=$(readlink -e -- "$(sed -n 1p "$live/.tutorial-moved" 2>/dev/null)" 2>/dev/null)
   [ -d "$old" ] || return
   say old_real "$old"
-  say links "$(find "$live/" -mindepth 1 -maxdepth 1 -type l -exec readlink -e -- {} \;)"
+  # Entries and volumes may be links into the old folder, and containers may write there by a bind mount.
+  say links "$(find "$live/" -mindepth 1 -maxdepth 1 -type l -exec readlink -e -- {} \;
+    find "$live/volumes/" -mindepth 1 -maxdepth 2 -type l -exec readlink -e -- {} \; 2>/dev/null
+    timeout -k 1 30 docker ps -aq 2>/dev/null </dev/null | xargs -r timeout -k 1 30 docker inspect \
+      -f '{{range .Mounts}}{{if .RW}}{{println .Source}}{{end}}{{end}}' 2>/dev/null | while IFS= read -r source; do
+      case $source in /*) readlink -e -- "$source" ;; esac
+    done)"
   say entries "$(for path in "$old"/* "$old"/.[!.]* "$old"/..?*; do
     name=$(printf %s "${path##*/}" | tr '\n' '?')
     if [ -L "$path" ]; then printf 'link %s\n' "$name"; elif [ -e "$path" ]; then printf 'plain %s\n' "$name"; fi
