@@ -91,7 +91,7 @@ class Airflow:
 
     def has(self, dag_id: str) -> bool:
         """Tell whether Airflow has read a DAG of that name."""
-        return any(dag["dag_id"] == dag_id for dag in self.dags())
+        return any(dag.get("dag_id") == dag_id for dag in self.dags())
 
     def import_errors(self) -> list[dict[str, Any]]:
         """List the DAG files that could not be read: `filename` and `stack_trace` each."""
@@ -135,7 +135,7 @@ class Airflow:
         """
         until, began = time.monotonic() + timeout, time.monotonic()
         with display.progress(f"Run of {dag_id}", timeout, "s") as report:
-            while (run := self.run(dag_id, run_id))["state"] not in OVER:
+            while _part(run := self.run(dag_id, run_id), "state", str, "GET " + _runs(dag_id, run_id)) not in OVER:
                 if time.monotonic() > until:
                     raise TutorialError(
                         f"The run {run_id} of {dag_id} is not over after {timeout:g} s",
@@ -233,7 +233,7 @@ class Airflow:
 
     def _refuse_others(self, answer: requests.Response) -> None:
         """Say what answers in Airflow 3's place: a page for people, from a proxy or a login, or Airflow 2."""
-        if answer.status_code in (404, 405) and not _is_json(answer) and self._is_airflow_2():
+        if answer.status_code in (404, 405) and not _is_of_airflow_3(answer) and self._is_airflow_2():
             why, remedy = "it has the REST API v1, and this client speaks v2", "install Airflow 3: chapter 10"
             raise AirflowError(answer.status_code, f"Airflow 2 answers at {self.url}", why, remedy)
         if "html" not in answer.headers.get("Content-Type", "") and answer.content.lstrip()[:1] != b"<":
@@ -270,6 +270,9 @@ class Airflow:
     def _ask(self, method: str, path: str, **how: Any) -> requests.Response:
         try:
             return self._session.request(method, self.url + path, timeout=self.timeout, **how)
+        except (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema):
+            why, remedy = "that is not the address of a server", "give an address such as http://127.0.0.1:8080"
+            raise TutorialError(f"Airflow can't be asked at {self.url!r}", why, remedy) from None
         except requests.Timeout:
             why = f"nothing came within {self.timeout:g} s"
         except requests.RequestException as error:
@@ -291,8 +294,9 @@ def _part(answer: Any, name: str, kind: type | tuple[type, ...], question: str) 
     raise TutorialError(what, why, "see that it is Airflow 3 that answers there, then run the cell again")
 
 
-def _is_json(answer: requests.Response) -> bool:
-    return "json" in answer.headers.get("Content-Type", "")
+def _is_of_airflow_3(answer: requests.Response) -> bool:
+    """Tell whether an error is one of Airflow 3: JSON without a `title`, which those of Airflow 2 have."""
+    return "json" in answer.headers.get("Content-Type", "") and b'"title"' not in answer.content
 
 
 def _lines(line: Any) -> list[str]:
@@ -300,15 +304,18 @@ def _lines(line: Any) -> list[str]:
     if not isinstance(line, dict):
         return [str(line)]
     sources, errors = line.get("sources") or (), line.get("error_detail") or ()
-    found = [str(line.get("event", ""))]
+    found = [str(line.get("event") or "")]
     found += [str(source) for source in ([sources] if isinstance(sources, str) else sources)]
-    return found + [f"{e.get('exc_type', '')}: {e.get('exc_value', '')}" for e in errors if isinstance(e, dict)]
+    errors = [errors] if isinstance(errors, str) else errors
+    return found + [f"{e.get('exc_type')}: {e.get('exc_value')}" if isinstance(e, dict) else str(e) for e in errors]
 
 
 def _detail(answer: requests.Response) -> str:
     try:
         detail = answer.json()["detail"]
     except (ValueError, KeyError, TypeError):
+        return answer.text[:500]
+    if detail is None:
         return answer.text[:500]
     if isinstance(detail, list):  # a field that does not fit (422): each with its place and what is wrong with it
         return "; ".join(

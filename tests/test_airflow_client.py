@@ -131,6 +131,8 @@ def test_a_log_says_where_it_was_looked_for_and_how_the_task_failed(serve: Serve
         ([{"event": "x", "sources": "one"}], ["x", "one"]),
         ([{"event": "x", "sources": None, "error_detail": None}], ["x"]),
         ([{"message": "no event"}], [""]),
+        ([{"event": None}], [""]),
+        ([{"event": "x", "error_detail": "Traceback"}], ["x", "Traceback"]),
     ],
 )
 def test_logs_of_other_forms_are_read(serve: Serve, content: object, lines: list[str]) -> None:
@@ -227,3 +229,27 @@ def test_a_field_that_does_not_fit_is_named(serve: Serve) -> None:
         with pytest.raises(AirflowError) as error:
             client.trigger("d")
         assert error.value.why == "body.conf: Input should be a valid dictionary" and error.value.status == 422
+
+
+def test_airflow_2_is_told_by_its_json_errors_too(serve: Serve) -> None:
+    def answer(method: str, path: str, query: dict[str, list[str]]) -> Answer:
+        healthy = {"metadatabase": {"status": "healthy"}}
+        return _json(healthy) if path == "/api/v1/health" else _json({"detail": None, "title": "Not Found"}, 404)
+
+    with Airflow(serve(answer), "reader", "swordfish") as client:
+        for ask in (client.version, client.health, client.dags):
+            with pytest.raises(TutorialError, match="Airflow 2 answers"):
+                ask()
+
+
+def test_answers_without_what_is_looked_for_are_told(serve: Serve) -> None:
+    with Airflow(serve(_token(lambda path, query: _json({"dags": [{}], "total_entries": 1}))), "a", "b") as client:
+        assert not client.has("d")
+        with pytest.raises(TutorialError, match="has no state"):
+            client.wait("d", "r", 1)
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8080", "localhost", "http://", ""])
+def test_an_address_that_is_none_is_told_as_such(url: str) -> None:
+    with Airflow(url, "a", "b") as client, pytest.raises(TutorialError, match="not the address of a server"):
+        client.version()
