@@ -193,10 +193,10 @@ _RULES = (
     _rule(r"\\*\"auth\\*\"[ \t]*:[ \t]*\\*\"(?P<value>[A-Za-z0-9+/]{6,}={0,2})", _if_credentials),
     _rule(r"(?:^|:)_auth[ \t]*=[ \t]*\"?(?P<value>[A-Za-z0-9+/]{6,}={0,2})", _if_credentials, _LINES),
     _rule(rf"dockerconfigjson{_HEAD}{_EQUALS}{_VALUE}", _hidden, _IGNORE),
-    # Names and values: lines of environments and of YAML to their end, others to the value's end.
+    # Names and values: lines of environments (NAME=…) and of YAML to their end, others to the value's end.
     _rule(
-        rf"^[ \t]*(?:-[ \t]+)?(?:export[ \t]+)?[\w.-]{{0,80}}{_NAME}[ \t]*[:=][ \t]*"
-        rf"{_NO_VALUE}(?P<value>[^\s\"'&\\<>{{](?:(?!</).)*)",
+        r"^[ \t]*(?:-[ \t]+)?(?:export[ \t]+)?(?:(?=[\w.-]+[ \t]*:)|(?-i:(?=[A-Z0-9_]+=)))"
+        rf"[\w.-]{{0,80}}{_NAME}[ \t]*[:=][ \t]*{_NO_VALUE}(?P<value>[^\s\"'&\\<>{{](?:(?!</).)*)",
         _hidden,
         _LINES,
     ),
