@@ -15,7 +15,7 @@ _FACTS = {
     "architecture": "uname -m",
     "cores": "getconf _NPROCESSORS_ONLN",
     "memory": f"{MEMORY} | awk '{{printf \"%.0f GiB\", $1 / 1073741824}}'",
-    "disk free": "df -Pk ~ | awk 'NR == 2 {printf \"%.0f GiB\", $4 / 1048576}'",
+    "disk free": "df -Pk ~ | awk 'NR == 2 && $4 ~ /^[0-9]+$/ {printf \"%.0f GiB\", $4 / 1048576}'",
 }
 # Podman answers to the name `docker`, too, but has no engine, and neither units nor a daemon.json.
 _CAPABILITIES: dict[str, str] = {
@@ -59,18 +59,19 @@ def listening(target: Target) -> set[tuple[str, int]]:
     """
     told = shell.query(target, _LISTENING)
     if told["ss"]:
-        places = [line.split()[3] for line in told["ss"].splitlines()[:-1]]
+        places = [row[3] for row in map(str.split, told["ss"].splitlines()) if len(row) > 3]
     elif told["proc"]:
         return {(_address(address), int(port, 16)) for address, port in _PROC_LISTENS.findall(told["proc"])}
     elif told["netstat"]:
         rows = (line.split() for line in told["netstat"].splitlines())
-        places = [row[3] for row in rows if row[0].startswith("tcp") and row[-1] == "LISTEN"]
+        places = [row[3] for row in rows if len(row) > 4 and row[0].startswith("tcp") and row[-1] == "LISTEN"]
     else:
         raise TutorialError(
             "The machine does not tell which of its ports are taken", "it has neither ss nor netstat",
             "install the program ss on it: sudo apt install iproute2", target=target.name,
         )  # fmt: skip
-    pairs = (re.split(r"[.:](?=\d+$)", place) for place in places)
+    # Old programs print a line of headings, whatever they are told; none of its words ends in a port.
+    pairs = (found.groups() for place in places if (found := re.fullmatch(r"(.*)[.:](\d+)", place)))
     return {(address.strip("[]").partition("%")[0], int(port)) for address, port in pairs}
 
 

@@ -219,3 +219,35 @@ def test_a_program_that_is_none(enter: Callable[[str], Target], tmp_path: Path) 
         target.pipe(["no-such-program"], ["cat"])
     with pytest.raises(TutorialError, match="The program no-such-program is not there"):
         target.pipe(["echo"], ["no-such-program"])
+
+
+_BUSYBOX = """Active Internet connections (servers and established)
+
+Proto Recv-Q Send-Q Local Address           Foreign Address         State
+tcp        0      0 0.0.0.0:22              0.0.0.0:*               LISTEN
+tcp        0      0 :::80                   :::*                    LISTEN
+tcp        0      0 127.0.0.1:22            127.0.0.1:40000         ESTABLISHED
+"""
+_OLD_SS = """Cannot open netlink socket: Protocol not supported
+
+State   Recv-Q  Send-Q  Local Address:Port  Peer Address:Port
+LISTEN  0  128  0.0.0.0:22  0.0.0.0:*
+LISTEN  0  128  [fe80::1%eth0]:80  [::]:*
+"""
+
+
+@pytest.mark.parametrize(("program", "said"), [("ss", _OLD_SS), ("netstat", _BUSYBOX)])
+def test_headings_and_blank_lines_are_no_ports(
+    enter: Callable[[str], Target], sandbox: Path, program: str, said: str
+) -> None:
+    host, other = enter("nothing that tells ports"), sandbox / "programs" / program
+    other.write_text(f"#!/bin/sh\ncat <<'END'\n{said}END\n", encoding="utf-8")
+    other.chmod(0o755)
+    assert {port for _, port in machine.listening(host)} == {22, 80}
+
+
+def test_a_disk_whose_room_is_not_told_is_unknown(enter: Callable[[str], Target], sandbox: Path) -> None:
+    host, other = enter("everything"), sandbox / "programs" / "df"
+    other.write_text("#!/bin/sh\nprintf 'Filesystem 1024-blocks Used Available\\n- - - - - /\\n'\n", encoding="utf-8")
+    other.chmod(0o755)
+    assert machine.facts(host)["disk free"] == "unknown"
