@@ -13,10 +13,9 @@ from typing import Any, cast
 import pytest
 from recording_proxy import VARIABLES, Proxy, recording_proxy
 
-from helpers import cluster_lab, cpouta_cloud, cpouta_ssh, kind, kind_lab, runner
+from helpers import cluster_lab, cpouta_cloud, cpouta_ssh, kind, kind_lab
 from helpers import http as ours
 from helpers.airflow import Airflow
-from helpers.chapters import select
 from helpers.errors import TutorialError
 from helpers.forwarder import Forwarder
 from helpers.forwarder_local import LocalForwarder
@@ -295,18 +294,3 @@ def test_a_local_ray_works_and_tells_nobody_about_it(proxy: Proxy, sandbox: Path
         assert len(ray.start().workers()) == 2
         time.sleep(5)  # its report to its makers comes a moment after the dashboard
     assert proxy.seen == []
-
-
-@pytest.mark.e2e
-def test_chapters_07_to_10_ask_no_proxy(sandbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from helpers import airflow_local
-
-    airflow_local.install()  # packages come from outside, through whatever proxy this machine has
-    for name in ("NO_PROXY", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    with recording_proxy() as proxy:
-        for name in VARIABLES:
-            monkeypatch.setenv(name, proxy.url)
-        result = runner.run(select(["07", "08", "09", "10"]))
-    red = [(o.chapter, o.why) for o in result.outcomes if not o.good]
-    assert (red, proxy.seen) == ([], [])
