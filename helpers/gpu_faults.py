@@ -79,7 +79,7 @@ _MESSAGES = (
         "end what runs on it, then sudo nvidia-smi --gpu-reset, or restart the machine",
     ),
     (
-        r"insufficient external power",
+        r"insufficient external power|insufficiently powered",
         "a GPU has no power cable, or a loose one",
         "shut the machine down and connect the card's power cables",
     ),
@@ -98,13 +98,17 @@ _MESSAGES = (
         "the GPU's device files can't be used, as in a container that lost them when systemd was reloaded",
         "in a container, start it again; on the machine, restart it",
     ),
-    (r"no devices were found", "the driver runs and sees no GPU", "`sudo dmesg | grep NVRM` shows the reason"),
-    (r"not found|no such file", NO_DRIVER, "install the driver; without a GPU none is needed"),
+    (
+        r"no (devices|supported GPUs) were found",
+        "the driver runs and sees no GPU",
+        "`sudo dmesg | grep NVRM` shows the reason",
+    ),
     (
         r"failed to initialize NVML",
         "the driver's library can't reach the driver",
         "restart the machine; `sudo dmesg | grep NVRM` shows the reason",
     ),
+    (r"not found|no such file", NO_DRIVER, "install the driver; without a GPU none is needed"),
 )
 
 

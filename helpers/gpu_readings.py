@@ -26,8 +26,11 @@ class Reading:
 
 # The head of the table; drivers before 410 name no CUDA there.
 _HEAD = re.compile(r"NVIDIA-SMI\s+\S+\s+(?:Driver|KMD) Version:\s*(\S+)(?:\s+CUDA(?: UMD)? Version:\s*([\d.]+|\S+))?")
-# A GPU's row has the address of the card in its second column; the rows of MIG devices and processes have none.
-_GPU = re.compile(r"^\|\s+(\d+)\s+(\S.*?)\s+\S+\s+\|\s+[0-9A-F]{4,8}:[0-9A-F]{2}:[0-9A-F]{2}\.\d", re.MULTILINE)
+# A GPU's row has the address of the card in its second column, or N/A where it is no card (Jetson); the rows of MIG
+# devices and processes have neither.
+_GPU = re.compile(
+    r"^\|\s+(\d+)\s+(\S.*?)\s+\S+\s+\| +(?:[0-9A-F]{4,8}:[0-9A-F]{2}:[0-9A-F]{2}\.\d|N/A\b)", re.MULTILINE
+)
 _UNREADABLE = re.compile(r"ERR!|\[?(N/A|Unknown Error|GPU is lost|GPU requires reset)\]?$", re.IGNORECASE)
 _ERRORS = re.compile(r"^\|.*(ERR!|Unknown Error|GPU is lost)", re.MULTILINE)
 _TOO_OLD = ("the driver is too old to name the CUDA that it can do", "a newer driver")
@@ -40,6 +43,12 @@ _CUDA_UNREADABLE = (
     "nvidia-smi and the driver are of different installations: restart the machine (under WSL: `wsl --shutdown`, in "
     "Windows), and update the driver if it stays",
 )
+_NO_CUDA = (
+    "nvidia-smi finds no CUDA library of the driver, so no CUDA can run",
+    "install libnvidia-compute-NNN of the driver's branch (Debian: libcuda1); under WSL: `wsl --shutdown`, in Windows; "
+    "a container needs NVIDIA_DRIVER_CAPABILITIES=compute,utility; a host that lends its GPU to VMs has none",
+)
+_JETSON = ("the driver is part of NVIDIA JetPack and gives no version", "none is needed; `apt show nvidia-jetpack`")
 
 
 def read_smi(said: str) -> Reading:
@@ -62,9 +71,9 @@ def read_smi(said: str) -> Reading:
     if not problem and _ERRORS.search(said.replace(head[0], "")):
         problem, remedy = gpu_faults.ERRORS
     if not problem and not highest:
-        problem, remedy = _CUDA_UNREADABLE if head[2] else _TOO_OLD
+        problem, remedy = {None: _TOO_OLD, "N/A": _NO_CUDA, "[N/A]": _NO_CUDA}.get(head[2], _CUDA_UNREADABLE)
     if not problem and not version:
-        problem, remedy = _NO_VERSION
+        problem, remedy = _JETSON if "(nvgpu)" in said else _NO_VERSION
     return Reading(version, {"CUDA up to": highest, "GPUs": ", ".join(names)}, problem, remedy)
 
 
@@ -127,7 +136,10 @@ def cuda_packages(there: Mapping[str, str]) -> dict[str, str]:
     return dict(sorted(found.items(), key=lambda row: [int(n) for n in row[0].split(".")], reverse=True))
 
 
-_DRIVER = re.compile(r"nvidia-(driver|headless|headless-no-dkms|dkms|kernel-source|open)(-\d+)?(-server)?(-open)?")
+_DRIVER = re.compile(
+    r"nvidia-(driver|headless|headless-no-dkms|dkms|kernel-source|open|linux-grid)(-\d+)?(-server)?(-open)?|"
+    r"nvidia-(tesla-|legacy-)?(\d+(xx)?-)?(open-)?(driver|kernel-dkms|kernel-open-dkms)"  # Debian's names
+)
 
 
 def driver_packages(packages: Mapping[str, str]) -> dict[str, str]:

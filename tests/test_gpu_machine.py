@@ -97,6 +97,18 @@ def test_the_running_module_s_version_is_read_of_open_and_closed_ones(text: str,
         ("NVIDIA L40S-48Q", "8.9"),
         ("Quadro RTX 4000", "7.5"),
         ("NVIDIA RTX 4000 Ada Generation", "8.9"),
+        ("GRID A100D-40C", "8.0"),  # of 80 GB, as a virtual GPU
+        ("NVIDIA H100XM-80C", "9.0"),
+        ("NVIDIA RTXA6000-48Q", "8.6"),
+        ("NVIDIA RTX6000-Ada-48Q", "8.9"),
+        ("GRID RTX6000-8Q", "7.5"),
+        ("NVIDIA GeForce RTX 2050", "8.6"),  # names of one series, chips of several
+        ("NVIDIA GeForce MX130", "5.0"),
+        ("NVIDIA GeForce MX250", "6.1"),
+        ("NVIDIA GeForce MX450", "7.5"),
+        ("NVIDIA GeForce MX570", "8.6"),
+        ("GeForce GTX 980M", "5.2"),
+        ("Quadro K5200", "3.5"),
         ("NVIDIA Something new (compute capability 13.1)", "13.1"),
         ("NVIDIA Something new", ""),
     ],
@@ -257,6 +269,8 @@ def test_without_an_answer_the_disk_is_unknown_and_a_strange_runtime_is_none(pro
         ("Unable to determine the device handle for GPU0000:25:00.0: Unknown Error", "bus", "support"),
         ("Unable to determine the device handle for GPU 0000:0F:00.0: Insufficient External Power", "power", "cable"),
         ("NVRM: Xid (PCI:0000:07:00): 79, GPU has fallen off the bus.", "bus", "support"),
+        ("GPU 0000:01:00.0: Unable to communicate with GPU because it is insufficiently powered.", "power", "cable"),
+        ("Failed to initialize NVML: Not Found", "can't reach the driver", "dmesg"),
         ("No devices were found", "sees no GPU", "dmesg"),
         ("modprobe: ERROR: could not insert 'nvidia': Key was rejected by service", "Secure Boot", "mokutil --import"),
         ("modprobe: ERROR: could not insert 'nvidia': Required key not available", "Secure Boot", "mokutil"),
@@ -336,6 +350,19 @@ def test_a_head_without_cuda_or_without_a_version_and_errors_in_a_row_have_a_rem
     assert "not in full" in str(faulty["GPUs"]["there"]) and "support" in str(faulty["GPUs"]["remedy"])
 
 
+def test_a_jetson_has_a_gpu_without_an_address_and_a_driver_without_a_version() -> None:
+    row = "|   0  Orin (nvgpu)                  N/A  | N/A              N/A |                  N/A |\n"
+    seen = gpu_versions.read_smi(f"| NVIDIA-SMI 540.2.0   Driver Version: N/A   CUDA Version: 12.2     |\n{row}")
+    assert (seen.version, seen.more) == ("", {"CUDA up to": "12.2", "GPUs": "Orin (nvgpu)"})
+    assert "JetPack" in seen.problem and "restart" not in seen.remedy
+
+
+def test_without_the_driver_s_cuda_library_it_is_named() -> None:
+    head = "| NVIDIA-SMI 510.47.03    Driver Version: 510.47.03    CUDA Version: {}      |"
+    assert "CUDA library" in gpu_versions.read_smi(head.format("N/A")).problem
+    assert "CUDA library" not in gpu_versions.read_smi(head.format("ERR!")).problem
+
+
 def test_mig_devices_and_processes_are_no_gpus() -> None:
     table = (DATA / "a30-smi.txt").read_text() + (
         "| GPU  GI  CI  MIG |                   Memory-Usage |        Vol|      Shared           |\n"
@@ -395,6 +422,10 @@ def test_several_cudas_are_told_and_libraries_for_old_drivers_are_none() -> None
         ("ii  nvidia-headless-535-server 535.247.01 amd64 x", "nvidia-headless-535-server 535.247.01", ""),
         ("ii  nvidia-dkms-535 535.247.01 amd64 x", "nvidia-dkms-535 535.247.01", ""),
         ("ii  nvidia-driver 535.183.01-1~deb12u1 amd64 x", "nvidia-driver 535.183.01-1~deb12u1", ""),
+        ("ii  nvidia-tesla-driver 535.216.01-1 amd64 x", "nvidia-tesla-driver 535.216.01-1", ""),
+        ("ii  nvidia-tesla-470-driver 470.256.02-2 amd64 x", "nvidia-tesla-470-driver 470.256.02-2", "install it"),
+        ("ii  nvidia-open-kernel-dkms 535.216.01-1 amd64 x", "nvidia-open-kernel-dkms 535.216.01-1", ""),
+        ("ii  nvidia-linux-grid-535 535.161.07 amd64 x", "nvidia-linux-grid-535 535.161.07", ""),
         ("ii  nvidia-driver-535 550.1-0ubuntu1 amd64 transitional", "nvidia-driver-535 550.1-0ubuntu1", "install it"),
         ("rc  nvidia-driver-535 535.247.01 amd64 x", "none", "install it"),
         ("iU  nvidia-driver-535 535.247.01 amd64 x", "nvidia-driver-535 535.247.01, unpacked", "dpkg --configure -a"),
