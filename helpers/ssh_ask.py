@@ -60,7 +60,8 @@ def notes_on(
         if re.sub(re.escape(alias), NO_HOST, value, flags=re.IGNORECASE) not in general.get(keyword, [])
     }
     stays = [(k, v) for k, v in special if v in answers.get(k, []) and v not in ours.get(k, [])]
-    goes = [(k, v) for k, v in special if v not in answers.get(k, [])]
+    # The reader's ControlPath often holds the host's name, user or hash (%C): it stays, and reads differently.
+    goes = [(k, v) for k, v in special if v not in answers.get(k, []) and not (k == "controlpath" and k in answers)]
     if not stays and not goes:
         return []
     spelled = {w.decode().lower(): w.decode() for w in re.findall(rb"(?m)^\s*([A-Za-z0-9]+)", before)}

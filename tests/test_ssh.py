@@ -208,6 +208,17 @@ def _state(folder: Path) -> dict[str, object]:
     return {p.name: (p.read_bytes(), p.stat().st_mode) for p in folder.iterdir() if p.is_file()}
 
 
+@pytest.mark.parametrize("path", ["~/.ssh/cm-%C", "~/.ssh/%r@%h:%p", "~/.ssh/%n"])
+def test_a_connection_that_the_reader_shares_under_any_name_stays_and_is_not_called_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], path: str
+) -> None:
+    config = _config(tmp_path, f"Host cpouta\n  HostName 192.0.2.99\nHost *\n  ControlPath {path}\n".encode())
+    config.install(BLOCKS)
+    assert config.resolve("cpouta")["controlpath"] != "none"
+    said = capsys.readouterr().out
+    assert "no longer in force: HostName 192.0.2.99\n" in said and "ControlPath" not in said
+
+
 def test_what_a_reader_s_own_host_of_that_name_adds_and_loses_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
