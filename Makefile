@@ -11,7 +11,7 @@ unexport PYTHONHOME PYTHONPATH PYTHONINSPECT PYTHONSTARTUP PYTHONWARNINGS PYTHON
 .PHONY: help book serve live test lint unit component notebooks e2e bench refresh doctor clean lock hooks
 
 help: ## list the targets of this file
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(shell sh helpers/set_up.sh check)
 $(READY): requirements.lock pyproject.toml

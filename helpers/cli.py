@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -229,10 +230,13 @@ def airgap_status() -> None:
 
 
 @airgap_app.command("clean")
-def airgap_clean() -> None:
-    """Remove the lab's images and programs; images that a registry gave stay."""
+def airgap_clean(yes: Annotated[bool, typer.Option("--yes", "-y", help="don't ask")] = False) -> None:
+    """Remove the lab's images and programs after a question; images that a registry gave stay."""
     from helpers import airgap
 
+    airgap.show("status")
+    if not yes and not typer.confirm("Remove all of this? Making it again takes a quarter of an hour."):
+        raise typer.Exit(1)
     airgap.show("clean")
 
 
@@ -298,10 +302,11 @@ def _summary(result: "Run") -> None:
             what = f"checkpoint “{o.red}” is red" if o.red else "a cell failed"
             console.print(f"[bold red]{o.chapter}[/]: {escape(what)}: {escape(o.why)}", soft_wrap=True)
             console.print(f"  everything about it: {o.bundle}", soft_wrap=True, highlight=False)
-            number = o.chapter.partition("_")[0]
-            console.print(f"  go on when it is mended: tutorial run --from {number} --target {result.target}")
         elif o.state == "skipped":
             console.print(f"[yellow]{o.chapter}[/]: skipped, {o.why}")
+    if again := [o.chapter.partition("_")[0] for o in result.outcomes if not o.good]:
+        words = f"{Path(sys.executable).with_name('tutorial')} run {' '.join(again)} --target {result.target}"
+        console.print(f"when it is mended, go on with: {words}", soft_wrap=True, highlight=False)
     console.print(f"report: {result.folder / 'report.json'}", soft_wrap=True, highlight=False)
 
 

@@ -42,7 +42,11 @@ ERRORS = (
      "wait until it has booted, and check the port"),
     ("timed out", "nothing answers: a firewall drops the packets, the address is wrong or the VM is off",
      "check the address, that the VM runs, and that its security group lets your address in on port 22"),
-    ("Could not resolve hostname", "no such host name", "check HostName; a floating IP needs no name"),
+    (
+        "Could not resolve hostname",
+        "no such host name: neither a Host of ~/.ssh/config nor a name that the network knows",
+        "correct the name, or let chapter 01 write the Host: tutorial run 01 with hostname and user",
+    ),
     ("No route to host", "the network does not lead there", "check the address and your network or VPN"),
     ("Bad owner or permissions", "others may write your SSH configuration", "chmod 600 ~/.ssh/config"),
 )  # fmt: skip
