@@ -19,7 +19,7 @@ from helpers.gpu_versions import Versions
 from helpers.provision import Changes
 from helpers.settings import settings
 from helpers.shell import query
-from helpers.target import Target, failed, opened
+from helpers.target import Capability, Target, failed, opened
 from helpers.undo import Leftover
 
 DEPLOYS = ("nvidia_driver", "cuda", "container_toolkit")
@@ -29,8 +29,8 @@ _DISK = "df -Pk / | awk 'NR==2{print int($4/1048576)}'"
 _SYSTEM = '. /etc/os-release && echo "$PRETTY_NAME" || uname -sr'
 _AS_ROOT = "{0} || sudo -n {0}"  # your user need not be in the group docker
 _ENGINE = {
-    "Docker": _AS_ROOT.format("docker version -f '{{.Server.Version}}'"),
-    "containers": _AS_ROOT.format("docker ps -q") + " && echo END",  # END: an empty list is an answer, too
+    "Docker": "docker version -f '{{.Server.Version}}'",
+    "containers": "docker ps -q",
 }
 # Whatever starts anew when a machine does: the kernel's boot, and process 1 (the only new thing of a container).
 _STARTED = "cat /proc/sys/kernel/random/boot_id; cut -d' ' -f22 /proc/1/stat"
@@ -56,7 +56,10 @@ def look(target: Target) -> list[Mapping[str, object]]:
     Returns:
         Rows with the columns what and there.
     """
-    questions = {"system": _SYSTEM, "kernel": "uname -r", "disk": _DISK, **_ENGINE, **gpu_devices.QUESTIONS}
+    may_sudo = Capability.ROOT in target.capabilities()
+    engine = {name: _AS_ROOT.format(words) if may_sudo else words for name, words in _ENGINE.items()}
+    engine["containers"] += " && echo END"  # an empty list is an answer, too
+    questions = {"system": _SYSTEM, "kernel": "uname -r", "disk": _DISK, **engine, **gpu_devices.QUESTIONS}
     answers = query(target, questions)
     containers = answers["containers"]
     seen = {

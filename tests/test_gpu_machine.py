@@ -35,8 +35,8 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
     return add
 
 
-def looked() -> dict[str, object]:
-    with Target.open("local") as target:
+def looked(name: str = "local") -> dict[str, object]:
+    with Target.open(name) as target:
         return {str(row["what"]): row["there"] for row in gpu.look(target)}
 
 
@@ -235,8 +235,9 @@ def test_what_a_machine_is_stands_beside_its_gpus(program: Program) -> None:
 def test_docker_is_asked_with_sudo_where_the_user_may_not(program: Program) -> None:
     program("sudo", 'shift; AS_ROOT=yes exec "$@"')
     program("docker", '[ -n "$AS_ROOT" ] || exit 1; case "$1" in version) echo 28.1.1;; ps) echo a1; echo b2;; esac')
-    rows = looked()
+    rows = looked("host")
     assert (rows["Docker"], rows["containers that run"]) == ("28.1.1", "2")
+    assert looked("local")["Docker"] == "none", "the target local changes nothing, and uses no sudo"
 
 
 def test_without_an_answer_the_disk_is_unknown_and_a_strange_runtime_is_none(program: Program) -> None:
