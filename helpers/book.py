@@ -45,7 +45,6 @@ def render(executed: Path | None = None, output: Path | None = None, *, fresh: b
             f"The book lacks {', '.join(missing)}", "these chapters have not been executed", "run `make book`"
         )
     _recover(output)
-    _check_replaceable(output)
     stamp, fingerprint = output / ".fingerprint", _fingerprint(executed, old)
     if not fresh and stamp.exists() and stamp.read_text(encoding="utf-8") == fingerprint:
         return output
@@ -60,6 +59,7 @@ def render(executed: Path | None = None, output: Path | None = None, *, fresh: b
     mark_first_page(stage / "book" / "intro.md", list(old.values()))
     diagrams.build(stage / "book" / "diagrams")
     _jupyter_book(stage, strict=not old)
+    _check_replaceable(output)
     (stage / "_build" / "html" / ".fingerprint").write_text(fingerprint, encoding="utf-8")
     _replace(output, stage / "_build" / "html")
     shutil.rmtree(stage)

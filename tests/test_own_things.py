@@ -24,6 +24,7 @@ def _program(folder: Path, name: str, text: str) -> Path:
 
 def test_a_book_never_replaces_a_folder_of_the_readers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(book, "_notebooks_in_toc", list)
+    monkeypatch.setattr(book, "_jupyter_book", lambda stage, strict: (stage / "_build" / "html").mkdir(parents=True))
     (tmp_path / "html").mkdir()
     (tmp_path / "html" / "index.html").write_text("my own page")
     with pytest.raises(TutorialError, match="is not a book of the tutorial"):
