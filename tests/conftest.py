@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import airgap, cpouta_lab, doctor, kind, processes, vm
+from helpers import airgap, cpouta_lab, doctor, kind, processes, ssh, ssh_lab, vm
 from helpers import cluster as deployed
 from helpers.errors import TutorialError
 from helpers.settings import ROOT, settings
@@ -72,6 +72,14 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
     _stop_processes()
     settings.cache_clear()
+
+
+@pytest.fixture
+def place(sandbox: Path) -> ssh.Endpoint:
+    """Give the machine of chapter 01's sandbox, with its Host blocks written."""
+    made = ssh_lab.endpoint("local")
+    made.config.install(made.blocks())
+    return made
 
 
 def _stop_processes() -> None:

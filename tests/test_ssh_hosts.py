@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from helpers import processes, provision, ssh, ssh_lab
+from helpers import processes, provision, ssh
 from helpers.errors import Unreachable
 from helpers.target_ssh import SshTarget
 
@@ -47,13 +47,6 @@ def agent(folder: Path, *keys: Path) -> Iterator[Path]:
             yield address
         finally:
             process.terminate()
-
-
-@pytest.fixture
-def place(sandbox: Path) -> ssh.Endpoint:
-    made = ssh_lab.endpoint("local")
-    made.config.install(made.blocks())
-    return made
 
 
 @pytest.fixture

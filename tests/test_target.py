@@ -22,13 +22,6 @@ pytestmark = [pytest.mark.component]
 
 
 @pytest.fixture
-def place(sandbox: Path) -> ssh.Endpoint:
-    made = ssh_lab.endpoint("local")
-    made.config.install(made.blocks())
-    return made
-
-
-@pytest.fixture
 def vm(place: ssh.Endpoint) -> Iterator[SshTarget]:
     target = SshTarget("cpouta", place.config.config)
     yield target
